@@ -94,6 +94,9 @@ class Session:
             raise SessionNotFound("this upload has ended")
         if self.total is not None and range_.total != self.total:
             raise InvalidMessage(f"the file had {self.total} bytes before, now it has {range_.total}")
+        if range_.total < held:
+            # A crash may have kept the bytes and lost the total; a smaller file must not end in their place.
+            raise InvalidMessage(f"{held} bytes are held of a file that now has {range_.total}")
         if largest is not None and range_.total > largest:
             raise FileTooLarge(
                 f"the file has {range_.total} bytes; {largest} are the most this directory takes"

@@ -45,6 +45,10 @@ class State(StrEnum):
     ERROR = "ERROR"
 
 
+_ENDS = (State.DONE, State.CANCELLED)
+_LASTING = (*_ENDS, State.CANCEL)  # left by no late answer, broken line or `resume`
+
+
 @dataclass(slots=True)
 class Progress:
     """What an interrupted upload needs to go on later; `sent` is in bytes."""
@@ -56,7 +60,7 @@ class Progress:
     fragment_limit: int = LARGEST_FRAGMENT
     reply_url: str | None = None
     closing: bool = False
-    """A Close-Session has been said at least once."""
+    """The reply is fetched, or a Close-Session was said: the server may have released the reply by now."""
 
 
 class Upload:
@@ -83,7 +87,6 @@ class Upload:
         self.restarts = 0
         self._setbacks = 0
         self._farthest = self.progress.sent  # the offset that counts as headway when it is passed
-        self._close_repeated = False
         self._fallback_since: float | None = None
         self._in_flight: Packet | None = None
         if self.progress.session_id is None:
@@ -105,7 +108,7 @@ class Upload:
         packet = self._next()
         self._in_flight = packet
         if isinstance(packet, CloseSession):
-            self._close_repeated, self.progress.closing = self.progress.closing, True
+            self.progress.closing = True
         return packet
 
     def _next(self) -> Packet | None:
@@ -139,19 +142,24 @@ class Upload:
         """
         packet, self._in_flight = self._in_flight, None
         self._fallback_since = None
+        before = self.state
         try:
             self._receive(packet, ack)
         except BitsError:
-            self.state = State.ERROR if self.state is not State.CANCEL else State.CANCEL
+            self.state = State.ERROR
             raise
+        finally:
+            # An answer that was under way when the user gave up must not undo that, nor one after the end.
+            if before in _LASTING and self.state not in _ENDS:
+                self.state = before
 
     def _receive(self, packet: Packet | None, ack: Ack) -> None:
         match packet:
             case CreateSession():
                 self._created(ack)
             case Ping():
-                self._accept(ack)
-                self._continue()
+                if self._accept(ack):
+                    self._continue()
             case Fragment():
                 self._fragment_answered(packet, ack)
             case CloseSession():
@@ -165,7 +173,8 @@ class Upload:
                 raise errors.InvalidServerResponse("an answer came that nobody asked for")
 
     def _created(self, ack: Ack) -> None:
-        self._accept(ack)
+        if not self._accept(ack):
+            return
         if ack.session_id is None:
             raise errors.InvalidServerResponse("the server made a session without a BITS-Session-Id")
         if ack.protocol is not None and ack.protocol.lower() != BITS_1_5:
@@ -188,10 +197,8 @@ class Upload:
                 raise errors.InvalidServerResponse(
                     "the server is out of step and does not say which byte it wants"
                 )
-        else:
-            self._accept(ack)
-            if self.state is State.CREATE_SESSION:
-                return
+        elif not self._accept(ack):
+            return
         # The server names the offset. One old variant says nothing on success; then all was taken.
         offset = packet.range.stop if ack.received is None else ack.received
         if not 0 <= offset <= self.size:
@@ -200,8 +207,8 @@ class Upload:
             )
         self._measure_headway(packet, offset)
         self.progress.sent = offset
-        if ack.status != 416 and offset == self.size and ack.reply_url:
-            self.progress.reply_url = ack.reply_url
+        if offset == self.size and ack.reply_url:
+            self.progress.reply_url = ack.reply_url  # on a 416 too: MC-BUP 3.1.5.1.4 takes both alike
         self._continue()
 
     def _measure_headway(self, packet: Fragment, offset: int) -> None:
@@ -229,27 +236,26 @@ class Upload:
         self.progress.fragment_limit = max(SMALLEST_FRAGMENT, length // 2)
 
     def _closed(self, ack: Ack) -> None:
-        if ack.status in (200, 201):
-            self.state = State.DONE
-        elif self.size > 0:
+        if self.size == 0:
+            # An empty file appears at Close: a refusal is one of the file, and in a vanished session nothing
+            # appeared. It is made anew, which costs less than a success without a file.
+            if self._accept(ack):
+                self.state = State.DONE
+        elif ack.status >= 500 and ack.hresult != HResult.BG_E_SESSION_NOT_FOUND:
+            raise _failed_after_the_file(ack)
+        else:
             # The file has been in its place since the last fragment. Learn: 1xx to 4xx and a session that
             # is gone need no second Close (spec-notes, C12).
-            if ack.status >= 500 and ack.hresult != HResult.BG_E_SESSION_NOT_FOUND:
-                raise _failed_after_the_file(ack)
             self.state = State.DONE
-        elif self._close_repeated and ack.hresult == HResult.BG_E_SESSION_NOT_FOUND:
-            self.state = State.DONE
-        else:
-            self._accept(ack)  # an empty file appears at Close: here a refusal is one of the file
 
-    def _accept(self, ack: Ack) -> None:
-        """Return on success; a vanished session starts over; any other error is raised."""
+    def _accept(self, ack: Ack) -> bool:
+        """True on success, False when the session vanished and we start over; any other error is raised."""
         if ack.status in (200, 201):
-            return
+            return True
         error = error_of_ack(ack)
         if isinstance(error, errors.SessionNotFound):
             self._start_over()
-            return
+            return False
         raise error
 
     def _start_over(self) -> None:
@@ -269,7 +275,12 @@ class Upload:
             self.state = State.CREATE_SESSION
         elif self.progress.sent < self.size:
             self.state = State.FRAGMENT
-        elif self.progress.reply_url:
+        elif self.progress.sent > self.size:
+            # A Close would now throw away what the server holds, and be answered as a success (C9).
+            raise errors.LocalFileChanged(
+                f"{self.progress.sent} bytes were sent of a file that has only {self.size} now"
+            )
+        elif self.progress.reply_url and not self.progress.closing:
             self.state = State.GET_REPLY
         else:
             self.state = State.CLOSE_SESSION
@@ -277,6 +288,7 @@ class Upload:
     def reply_fetched(self) -> None:
         """The reply is safe on the client's side: the server may release it."""
         assert self.state is State.GET_REPLY
+        self.progress.closing = True
         self.state = State.CLOSE_SESSION
 
     def failed(self, now: float = 0.0) -> None:
@@ -284,18 +296,18 @@ class Upload:
         self._in_flight = None
         if self.progress.host_id is not None and self._fallback_since is None:
             self._fallback_since = now
-        if self.state is not State.CANCEL:
+        if self.state not in _LASTING:
             self.state = State.ERROR
 
     def resume(self) -> None:
         """Go on after an error or a pause: with a Ping, or a new session where there is none."""
-        if self.state in (State.DONE, State.CANCELLED, State.CANCEL):
+        if self.state in _LASTING:
             return
         self.state = State.CREATE_SESSION if self.progress.session_id is None else State.PING
 
     def cancel(self) -> None:
         """Give the upload up; the next packet tells the server."""
-        if self.state not in (State.DONE, State.CANCELLED):
+        if self.state not in _ENDS:
             self.state = State.CANCEL
 
     def _fall_back(self, now: float) -> None:
@@ -323,30 +335,44 @@ def _failed_after_the_file(ack: Ack) -> BitsError:
 
 def error_of_ack(ack: Ack) -> BitsError:
     """The error an Ack says, as the class that knows it best, else Refused or ServerFailed."""
+    known = None if ack.context is Context.REMOTE_APPLICATION else _servers_own_error(ack)
+    return known or _error_by_status(ack)
+
+
+def _servers_own_error(ack: Ack) -> BitsError | None:
     by_code: dict[int | None, type[BitsError]] = {
         HResult.BG_E_SESSION_NOT_FOUND: errors.SessionNotFound,
         HResult.BG_E_TOO_LARGE: errors.FileTooLarge,
         HResult.ERROR_DISK_FULL: errors.DiskFull,
         HResult.ERROR_DISK_FULL_AS_PRINTED: errors.DiskFull,
     }
-    kind = by_code.get(ack.hresult)
-    if kind is not None and ack.context is not Context.REMOTE_APPLICATION:
-        return kind(retry_after=ack.retry_after)
-    if ack.status == 501 and ack.hresult == HResult.E_ACCESSDENIED:
-        return errors.UploadsDisabled()
-    if ack.status == 401:
-        return errors.AuthenticationRequired("the server wants a user name and a password")
-    if ack.status == 409:
-        return errors.DestinationExists()
-    if ack.status == 403 and ack.context is not Context.REMOTE_APPLICATION:
-        return errors.AccessDenied(
-            "the server refuses: no right to upload there, or a file of this name is already there"
-        )
-    transient = ack.status in _TRANSIENT_4XX or (500 <= ack.status <= 599 and ack.status not in _FATAL_5XX)
+    if ack.hresult in by_code:
+        return by_code[ack.hresult](retry_after=ack.retry_after)
+    match ack.status:
+        case 401:
+            return errors.AuthenticationRequired("the server wants a user name and a password")
+        case 403:
+            return errors.AccessDenied(
+                "the server refuses: no right to upload there, or a file of this name is already there"
+            )
+        case 409:
+            return errors.DestinationExists()
+        case 501 if ack.hresult == HResult.E_ACCESSDENIED:
+            return errors.UploadsDisabled()
+    return None
+
+
+def _error_by_status(ack: Ack) -> BitsError:
+    from_application = ack.context is Context.REMOTE_APPLICATION
+    transient = (
+        ack.status in _TRANSIENT_4XX
+        or (500 <= ack.status <= 599 and ack.status not in _FATAL_5XX)
+        or (ack.status == 409 and from_application)  # Learn: the application may think better of it
+    )
     said = f"the server answered with HTTP status {ack.status}"
     if ack.hresult is not None:
         said += f" and error {spell(ack.hresult)}"
-    if ack.context is Context.REMOTE_APPLICATION:
+    if from_application:
         said = "the server's application failed: " + said
     if 300 <= ack.status < 400:
         said += "; a redirect cannot be followed for an upload, use the URL it points to"

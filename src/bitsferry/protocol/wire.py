@@ -218,19 +218,22 @@ def read_ack(status: int, headers: Mapping[str, str]) -> Ack:
     """The Ack a response says; `headers` has lower-case names.
 
     A success that is no Ack is no answer of a BITS server and must be discarded (MC-BUP 3.1.5.2): raises
-    InvalidServerResponse, as do unreadable numbers. An error may come from a proxy that knows no BITS, so
-    there everything but the status may be missing.
+    InvalidServerResponse, as do unreadable numbers and a session id no request could carry. A redirect or
+    an error may come from a proxy that knows no BITS, so there everything but the status may be missing.
     """
     is_ack = headers.get("bits-packet-type", "").strip().lower() == "ack"
-    if status < 400 and not is_ack:
+    if status < 300 and not is_ack:
         raise InvalidServerResponse(
             f"the answer (status {status}) is no BITS Ack: is this a BITS upload URL?"
         )
+    session_id = headers.get("bits-session-id", "").strip()
+    if len(session_id) > VALUE_LIMIT:
+        raise InvalidServerResponse(f"the server's BITS-Session-Id has {len(session_id)} characters")
     hresult = _hex(headers.get("bits-error-code") or headers.get("bits-error"))
     context = _hex(headers.get("bits-error-context"))
     return Ack(
         status=status,
-        session_id=headers.get("bits-session-id", "").strip() or None,
+        session_id=session_id or None,
         protocol=headers.get("bits-protocol", "").strip() or None,
         host_id=headers.get("bits-host-id", "").strip() or None,
         host_id_fallback_timeout=_number(headers, "bits-host-id-fallback-timeout"),

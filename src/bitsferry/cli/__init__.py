@@ -1,0 +1,1 @@
+"""The doors people use: commands, their options, their words."""

@@ -1,0 +1,1 @@
+"""Answers packets: from the socket to the Ack."""

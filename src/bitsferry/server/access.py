@@ -1,0 +1,15 @@
+"""Who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Asker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Whoever sent a request: `user` is None where nobody had to say a name; `address` is for the log."""
+
+    address: str
+    user: str | None = None

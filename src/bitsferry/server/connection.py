@@ -1,0 +1,380 @@
+"""One HTTP/1.1 connection: heads in, bodies from the socket straight into a receiver, answers out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import Callable
+from http import HTTPStatus
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from bitsferry.protocol.errors import BitsError
+from bitsferry.server.app import respond_to_error
+from bitsferry.server.head import Head
+from bitsferry.server.request import Body, BodyInterrupted, ConnectionLost, FileBody, Request, Response
+from bitsferry.store.base import Receiver
+
+if TYPE_CHECKING:
+    from bitsferry.server.front import Front
+
+__all__ = ["BLOCK", "Connection"]
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 256 * 1024  # bytes read from a socket at once
+_HEAD_BLOCK = 16 * 1024  # while a head is expected: what follows it is copied once, so let it be little
+_SENDFILE = 1024 * 1024  # bytes given out between two looks at the clock
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Connection(asyncio.BufferedProtocol, Body):
+    """The socket's side of a request, and the body of that request.
+
+    It is in one of these states, kept in `_read`, the function the socket's bytes go to:
+    `_read_head`, `_read_ahead` (a request is being answered), `_read_body`, `_read_rest` (of a refused body).
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_client",
+        "_close",
+        "_done",
+        "_ended",
+        "_front",
+        "_head",
+        "_pending",
+        "_read",
+        "_receiver",
+        "_remaining",
+        "_task",
+        "_writing",
+        "deadline",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._pending = bytearray()
+        self._head: Head | None = None
+        self._remaining = 0  # bytes of the body nobody took yet
+        self._receiver: Receiver | None = None
+        self._done: asyncio.Future[None] | None = None  # an `into` is waiting for it
+        self._writing: asyncio.Future[None] | None = None  # a block on its way to a slow disk
+        self._task: asyncio.Task[None] | None = None
+        self._close = False
+        self._ended = False  # the client will send no more
+        self._blocked = False  # the client does not read what we answer
+        self._client = ""
+        self._read: Callable[[memoryview], None] = self._read_head
+        self.deadline = math.inf
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is here."""
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) else ""
+        self.deadline = monotonic() + self._front.limits.idle_time
+        refusal = self._front.welcome(self, self._client)
+        if refusal is not None:
+            self._close = True
+            self._read = self._read_rest
+            self._respond(respond_to_error(refusal))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the socket's next bytes go: never beyond the end of a body."""
+        block = self._front.block
+        if self._read == self._read_body or (self._read == self._read_rest and not self._close):
+            return block[: self._remaining] if self._remaining < BLOCK else block
+        return block[:_HEAD_BLOCK]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """The socket's bytes are there."""
+        self._read(self._front.block[:nbytes])
+
+    def eof_received(self) -> bool:
+        """The client will send no more; it still hears the answer to what it said completely."""
+        self._ended = self._close = True
+        if self._done is not None:
+            self._lose_body()
+            return False
+        return self._read == self._read_ahead
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The line is gone."""
+        self._front.farewell(self, self._client)
+        self._close = True
+        self._lose_body()
+
+    def pause_writing(self) -> None:
+        """The client asks and does not listen: no more answers until it does."""
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._blocked = False
+        if self._head is None and self._read == self._read_ahead and not self._close:
+            self._listen()
+
+    # The states
+
+    def _read_head(self, data: memoryview) -> None:
+        if not self._pending:
+            self.deadline = monotonic() + self._front.limits.head_time
+        self._pending += data
+        self._next_request()
+
+    def _next_request(self) -> None:
+        try:
+            head = self._front.heads.take(self._pending)
+        except BitsError as error:
+            self._close = True
+            self._read = self._read_rest
+            self._remaining = 0
+            self._respond(respond_to_error(error))
+            return
+        if head is None:
+            return
+        self._head = head
+        self._remaining = head.length
+        self._close = self._close or not head.keep_alive or self._front.draining
+        self._read = self._read_ahead
+        self.deadline = math.inf
+        request = Request(head.method, head.target, head.headers, self, self._client)
+        self._task = asyncio.get_running_loop().create_task(self._serve(request))
+
+    def _read_ahead(self, data: memoryview) -> None:
+        """Bytes nobody asked for yet: the beginning of a body, or a pipelined request. No more for now."""
+        self._pending += data
+        self.transport.pause_reading()
+
+    def _read_body(self, block: memoryview) -> None:
+        self._remaining -= len(block)
+        self.deadline = monotonic() + self._front.limits.stall_time
+        assert self._receiver is not None
+        try:
+            written = self._receiver.write(block)
+        except BitsError as error:
+            self._finish_body(error)
+            return
+        if written is not None:
+            self._wait_for_disk(asyncio.ensure_future(written))
+        elif self._remaining == 0:
+            self._finish_body(None)
+
+    def _wait_for_disk(self, written: asyncio.Future[None]) -> None:
+        """A slow disk has our buffer: go on with another one when it is done, and read nothing until then."""
+        self._front.renew_block()
+        self._writing = written
+        self.deadline = math.inf
+        self.transport.pause_reading()
+        written.add_done_callback(self._disk_is_done)
+
+    def _disk_is_done(self, written: asyncio.Future[None]) -> None:
+        self._writing = None
+        error = written.exception()
+        if self._done is None or self._done.done():
+            return
+        if error is not None or self._remaining == 0:
+            self._finish_body(error)
+        else:
+            self.deadline = monotonic() + self._front.limits.stall_time
+            self.transport.resume_reading()
+
+    def _read_rest(self, data: memoryview) -> None:
+        """What follows a refused head or body: thrown away, up to a bound."""
+        self._remaining -= len(data)
+        if self._close:
+            if self._remaining < -self._front.limits.linger_size:
+                self.transport.abort()
+        elif self._remaining == 0:
+            self._listen()
+
+    # The body, as the application sees it
+
+    async def into(self, receiver: Receiver) -> None:
+        """See Body."""
+        if self._remaining == 0:
+            return
+        if self.transport.is_closing():
+            raise ConnectionLost
+        head = cast("Head", self._head)
+        if head.expects_continue:
+            head.expects_continue = False
+            self.transport.write(_CONTINUE)
+        self._receiver = receiver
+        self._done = asyncio.get_running_loop().create_future()
+        self._read = self._read_body
+        early = bytes(memoryview(self._pending)[: self._remaining])
+        del self._pending[: len(early)]
+        try:
+            if early:
+                self._read_body(memoryview(early))
+            if self._ended:
+                self._lose_body()
+            if not self._done.done() and self._writing is None:
+                self.deadline = monotonic() + self._front.limits.stall_time
+                self.transport.resume_reading()
+            await self._done
+        finally:
+            self._read = self._read_ahead
+            self._receiver = self._done = None
+            self.deadline = math.inf
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
+
+    def stop(self) -> None:
+        """See Body."""
+        self._finish_body(BodyInterrupted("a newer request of this upload took over"))
+
+    def _lose_body(self) -> None:
+        self._finish_body(ConnectionLost())
+
+    def _finish_body(self, error: BaseException | None) -> None:
+        if self._done is None or self._done.done():
+            return
+        self._read = self._read_ahead
+        if error is None:
+            self._done.set_result(None)
+        else:
+            self.transport.pause_reading()
+            self._done.set_exception(error)
+
+    # The answer
+
+    async def _serve(self, request: Request) -> None:
+        try:
+            response = await self._front.application(request)
+        except ConnectionLost:
+            self.transport.close()
+            return
+        if response.body is None:
+            self._respond(response)
+        else:
+            await self._give_out(response, response.body)
+
+    def _respond(self, response: Response) -> None:
+        """Send an answer without a body, then go on with what the connection has next."""
+        if self.transport.is_closing():
+            return
+        refused = self._remaining > 0 and (
+            self._remaining > self._front.limits.drain_size
+            or (self._head is not None and self._head.expects_continue)
+        )
+        if refused or self._front.draining:
+            # RFC 9110 10.1.1: whoever expected a 100 may send the body or not; nobody can tell them apart.
+            self._close = True
+        self.transport.write(self._spell(response))
+        if not self._close:
+            self._after_answer()
+        elif not self._ended and (
+            self._remaining > 0
+            or self._read == self._read_rest
+            or (self._head is not None and self._head.endless)
+        ):
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _after_answer(self) -> None:
+        self._head = self._task = None
+        if self._remaining > 0:
+            taken = min(self._remaining, len(self._pending))
+            del self._pending[:taken]
+            self._remaining -= taken
+        if self._remaining > 0:
+            self._read = self._read_rest
+            self.deadline = monotonic() + self._front.limits.stall_time
+            self.transport.resume_reading()
+        else:
+            self._listen()
+
+    def _listen(self) -> None:
+        """The connection is free for the next request, which may be here already."""
+        if self._blocked:
+            self._read = self._read_ahead
+            self.deadline = monotonic() + self._front.limits.stall_time
+            return
+        self._read = self._read_head
+        if self._pending:
+            self.deadline = monotonic() + self._front.limits.head_time
+            self._next_request()
+            if self._read != self._read_head:
+                return
+        else:
+            self.deadline = monotonic() + self._front.limits.idle_time
+        self.transport.resume_reading()
+
+    def _linger(self) -> None:
+        """Half-close, and read on a little, so that the client sees the answer and not a reset."""
+        self._read = self._read_rest
+        self._remaining = 0
+        self._pending.clear()
+        self.deadline = monotonic() + self._front.limits.linger_time
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.transport.resume_reading()
+
+    def _spell(self, response: Response) -> bytes:
+        lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Error')}\r\n", self._front.date]
+        lines += [f"{name}: {value}\r\n" for name, value in response.headers]
+        if self._close:
+            lines.append("Connection: close\r\n")
+        elif self._head is not None and self._head.old:
+            lines.append("Connection: keep-alive\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1", "replace")
+
+    async def _give_out(self, response: Response, body: FileBody) -> None:
+        """Send a file behind the head; a client that stops reading is let go after the stall time."""
+        loop, limits = asyncio.get_running_loop(), self._front.limits
+        try:
+            self._close = self._close or self._remaining > 0
+            self.transport.write(self._spell(response))
+            with os.fdopen(body.descriptor, "rb") as file:
+                while body.length > 0 and not self.transport.is_closing():
+                    async with asyncio.timeout(limits.stall_time):
+                        sent = await loop.sendfile(
+                            self.transport, file, body.offset, min(body.length, _SENDFILE)
+                        )
+                    if sent == 0:
+                        raise ConnectionLost  # the file became shorter under our hands
+                    body.offset += sent
+                    body.length -= sent
+        except (TimeoutError, ConnectionLost, OSError, RuntimeError):
+            self.transport.abort()
+            return
+        if self._close:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self._after_answer()
+
+    # The front calls these
+
+    @property
+    def is_busy(self) -> bool:
+        """A request is being answered."""
+        return self._read in (self._read_ahead, self._read_body)
+
+    def expire(self) -> None:
+        """The deadline is over."""
+        if self._done is not None:
+            self._lose_body()
+        self.transport.abort() if self._read == self._read_rest else self.transport.close()
+
+    def wind_up(self) -> None:
+        """The server ends: close what is idle, let what runs finish."""
+        self._close = True
+        if not self.is_busy and self._read != self._read_rest:
+            self.transport.close()
+
+    def cut(self) -> None:
+        """The server's patience is over: end a running body at a block's edge, keeping its bytes."""
+        self._finish_body(BodyInterrupted("the server is being stopped"))

@@ -1,0 +1,117 @@
+"""Tidies up after uploads that went quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from bitsferry.protocol.errors import BitsError, SessionNotFound
+from bitsferry.protocol.session import Session
+from bitsferry.server.directory import FOURTEEN_DAYS, Directories
+from bitsferry.server.service import Service
+
+__all__ = ["Janitor"]
+
+logger = logging.getLogger(__name__)
+
+TOMBSTONE = 24 * 3600  # seconds an ended session is remembered, at most (spec-notes, C12)
+HOUR = 3600.0
+_SHORTEST = 0.5
+
+
+class Janitor:
+    """Removes sessions nobody spoke of for their directory's timeout, and tombstones that are old enough.
+
+    `interval` is in seconds; None: an hour, or less where a timeout is shorter. `clock` is the time of day.
+    """
+
+    def __init__(
+        self, service: Service, interval: float | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._service = service
+        self._clock = clock
+        self.interval = interval
+
+    async def run(self) -> None:
+        """Sweep for ever, first what a crash left."""
+        try:
+            orphans = await self._service.store.sweep_orphans()
+            if orphans:
+                logger.info("orphans removed", extra={"count": orphans})
+            await self._finish_released()
+        except (BitsError, OSError):
+            logger.exception("the sweep at start failed")
+        while True:
+            await asyncio.sleep(self._pause())
+            try:
+                await self.sweep()
+            except (BitsError, OSError):
+                logger.exception("a sweep failed; the next one comes in %.0f s", self._pause())
+
+    def _pause(self) -> float:
+        if self.interval is not None:
+            return self.interval
+        return max(_SHORTEST, min(HOUR, self._shortest(self._service.directories) / 4))
+
+    async def sweep(self) -> int:
+        """Remove what is old; returns how many sessions and tombstones went."""
+        removed = 0
+        shortest = self._shortest(self._service.directories)
+        async for found in self._service.store.walk():
+            if self._clock() - found.quiet_since > shortest and await self._remove_if_old(found.guid):
+                removed += 1
+        return removed
+
+    @staticmethod
+    def _shortest(directories: Directories) -> float:
+        return min([directory.session_timeout for directory in directories.all] + [TOMBSTONE])
+
+    async def _remove_if_old(self, guid: str) -> bool:
+        service = self._service
+        if not service.turns.is_quiet(guid):
+            return False
+        try:
+            async with service.turns.take(guid), service.store.open(guid) as stored:
+                session = stored.session
+                place = service.directories.place_of_path(session.path)
+                timeout = place.directory.session_timeout if place else FOURTEEN_DAYS
+                limit = min(timeout, TOMBSTONE) if session.over else timeout
+                if self._clock() - await stored.quiet_since() <= limit:
+                    return False
+                await stored.remove(place.destination if place else None)
+        except SessionNotFound:
+            return False
+        except BitsError:
+            logger.exception("an old session could not be removed", extra={"session": guid})
+            return False
+        service.census.ended(guid)
+        self._tell(session)
+        return True
+
+    @staticmethod
+    def _tell(session: Session) -> None:
+        if not session.over and not session.published:
+            logger.warning(
+                "upload expired", extra={"path": session.path, "session": session.id, "user": session.user}
+            )
+
+    async def _finish_released(self) -> None:
+        """Bytes of files that are in their place, left by a crash between the two, are deleted."""
+        service = self._service
+        async for found in service.store.walk():
+            if found.has_bytes and service.turns.is_quiet(found.guid):
+                await self._release_if_published(found.guid)
+
+    async def _release_if_published(self, guid: str) -> None:
+        service = self._service
+        try:
+            session = await service.store.read(guid)
+            if not (session.published or session.over):
+                return
+            place = service.directories.place_of_path(session.path)
+            async with service.turns.take(guid), service.store.open(guid) as stored:
+                await stored.release(place.destination if place else None)
+        except BitsError as error:
+            logger.warning("left-over bytes stay for now: %s", error, extra={"session": guid})

@@ -1,0 +1,70 @@
+"""A request whose body is still on its way, with the response it will get."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bitsferry.store.base import Receiver
+
+__all__ = ["Body", "BodyInterrupted", "ConnectionLost", "FileBody", "Request", "Response"]
+
+
+class ConnectionLost(Exception):
+    """The line broke inside a body; there is nobody left to answer."""
+
+
+class BodyInterrupted(Exception):
+    """The body was stopped at a block's edge, because somebody newer came or the server ends."""
+
+
+class Body(ABC):
+    """The bytes behind a request's head, still in the socket."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def into(self, receiver: Receiver) -> None:
+        """Push all of the body into `receiver`, block by block.
+
+        Raises ConnectionLost when the line breaks and BodyInterrupted after `stop`; what the receiver took
+        before, it has. What the receiver raises passes through. No block is under way when this returns.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End a running `into` at the next block's edge."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request; `headers` has lower-case names, repeated ones are joined by commas.
+
+    `target` is the path and query as they stood on the wire, still percent-encoded, without a mount's prefix.
+    `client` is the peer's address without port, empty on a Unix socket.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: Body
+    client: str = ""
+
+
+@dataclass(slots=True)
+class FileBody:
+    """`length` bytes of an open file from `offset`; whoever sends it closes `descriptor`."""
+
+    descriptor: int
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class Response:
+    """What to answer; Content-Length is among the headers."""
+
+    status: int
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: FileBody | None = None

@@ -1,0 +1,57 @@
+"""A whole server put together: store, service, application, front and janitor, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bitsferry.protocol.wire import VALUE_LIMIT
+from bitsferry.server.app import Application
+from bitsferry.server.directory import Directories
+from bitsferry.server.front import Front, Limits
+from bitsferry.server.janitor import Janitor
+from bitsferry.server.listeners import Listener
+from bitsferry.server.service import Service
+from bitsferry.store.base import Store
+
+__all__ = ["Server"]
+
+
+class Server:
+    """Serves directories on listeners until it is stopped; what it holds stays in the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        directories: Directories,
+        *,
+        limits: Limits | None = None,
+        shared: bool = False,
+        tidies: bool = True,
+        method_override: bool = True,
+        header_value_limit: int = VALUE_LIMIT,
+        cleanup_interval: float | None = None,
+    ) -> None:
+        """`shared`: other processes use the same store; then one of them `tidies`."""
+        self.store = store
+        self.service = Service(store, directories, shared=shared)
+        self.application = Application(
+            self.service, method_override=method_override, header_value_limit=header_value_limit
+        )
+        self.front = Front(self.application, limits)
+        self.janitor = Janitor(self.service, cleanup_interval)
+        self._tidies = tidies
+        self._tidying: asyncio.Task[None] | None = None
+
+    async def start(self, listeners: list[Listener]) -> None:
+        """Accept connections; returns at once."""
+        await self.front.start([listener.socket for listener in listeners])
+        if self._tidies:
+            self._tidying = asyncio.get_running_loop().create_task(self.janitor.run())
+
+    async def stop(self) -> None:
+        """Drain, then let go of the store."""
+        await self.front.stop()
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.wait([self._tidying])
+        self.store.close()

@@ -1,0 +1,186 @@
+"""The five verbs of a BITS upload server, each a short story."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from bitsferry.protocol.errors import BitsError, Busy, DiskFull, FragmentTooLarge
+from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment
+from bitsferry.protocol.ranges import Placement
+from bitsferry.protocol.session import Closing, Session, State, normal_session_id, spell_session_id
+from bitsferry.protocol.wire import choose_protocol
+from bitsferry.server.access import Asker
+from bitsferry.server.census import Census
+from bitsferry.server.directory import Directories, Place
+from bitsferry.server.request import Body, BodyInterrupted
+from bitsferry.server.turns import Turn, Turns
+from bitsferry.store.base import Store, StoredSession
+from bitsferry.store.threads import in_thread
+
+__all__ = ["Service"]
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """Answers packets. Every method returns the Ack of success or raises the BitsError to be told instead."""
+
+    def __init__(
+        self,
+        store: Store,
+        directories: Directories,
+        *,
+        shared: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.directories = directories
+        self.turns = Turns(store)
+        self.census = Census(store, shared=shared)
+        self._clock = clock
+
+    async def ping(self, target: str) -> Ack:
+        """Nothing but 200, if the URL is served here (MC-BUP 3.2.5.2.5)."""
+        directory = self.directories.of_target(target)
+        Place(directory, "", ()).check_enabled()
+        return Ack()
+
+    async def create_session(self, packet: CreateSession, target: str, asker: Asker) -> Ack:
+        """Make a session for the file `target` names (MC-BUP 3.2.5.2.4)."""
+        place = self.directories.place(target)
+        protocol = choose_protocol(packet.protocols)
+        place.check_enabled()
+        directory, destination = place.directory, place.destination
+        await in_thread(
+            destination.folder.check_free,
+            destination.parts,
+            overwrite=destination.overwrite,
+            create=destination.create_folders,
+        )
+        await self.census.admit(self.directories, directory, asker.user)
+
+        session = Session(str(uuid.uuid4()).upper(), place.path, asker.user, self._clock())
+        await self.store.create(session)
+        self.census.created(session, directory)
+        logger.info("upload begins", extra=_about(session, asker))
+        return Ack(
+            session_id=spell_session_id(session.id),
+            protocol=protocol,
+            host_id=directory.host_id,
+            host_id_fallback_timeout=directory.host_id_fallback_timeout if directory.host_id else None,
+            accept_encoding="identity",
+        )
+
+    async def fragment(self, packet: Fragment, target: str, asker: Asker, body: Body) -> Ack:
+        """Keep the new bytes of a fragment; the last one puts the file in its place (MC-BUP 3.2.5.2.6)."""
+        place = self.directories.place(target)
+        place.check_enabled()
+        async with self._session(packet.session_id, place, asker) as (turn, stored):
+            session = stored.session
+            limit = place.directory.max_fragment_size
+            if limit is not None and packet.range.length > limit:
+                raise FragmentTooLarge(f"the fragment has {packet.range.length} bytes, {limit} are the most")
+            placement = session.place(packet.range, stored.held, place.directory.max_upload_size)
+            await self._make_sure_of_room(stored, place, packet, placement)
+            await self._receive(turn, stored, body, placement)
+            if not session.published and session.is_whole(stored.held):
+                await self._publish(stored, place, asker)
+            return Ack(
+                session_id=spell_session_id(session.id), received=stored.held, reply_url=session.reply_url
+            )
+
+    async def close_session(self, packet: CloseSession, target: str, asker: Asker) -> Ack:
+        """Release everything; a file with bytes missing is deleted (MC-BUP 3.2.5.2.7)."""
+        place = self.directories.place(target)
+        place.check_enabled()
+        async with self._session(packet.session_id, place, asker) as (_, stored):
+            session = stored.session
+            closing = session.closing(stored.held)
+            if closing in (Closing.EMPTY_FILE, Closing.FINISH):
+                session.start(stored.held)
+                await self._publish(stored, place, asker)
+            await self._end(stored, place, State.COMPLETE)
+            if closing is Closing.DISCARD:
+                logger.warning("upload closed before its last byte", extra=_about(session, asker))
+            return Ack(session_id=spell_session_id(session.id))
+
+    async def cancel_session(self, packet: CancelSession, target: str, asker: Asker) -> Ack:
+        """Delete everything but a file that is in its place (MC-BUP 3.2.5.2.8; Learn, cancel-session)."""
+        place = self.directories.place(target)
+        place.check_enabled()
+        async with self._session(packet.session_id, place, asker) as (_, stored):
+            if not stored.session.over:
+                await self._end(stored, place, State.CANCEL)
+                logger.info("upload cancelled", extra=_about(stored.session, asker))
+            return Ack(session_id=spell_session_id(stored.session.id))
+
+    @asynccontextmanager
+    async def _session(
+        self, session_id: str, place: Place, asker: Asker
+    ) -> AsyncIterator[tuple[Turn, StoredSession]]:
+        """The turn of a session, and the session; an error met inside carries both into its Ack."""
+        guid = normal_session_id(session_id)
+        async with self.turns.take(guid) as turn, self.store.open(guid) as stored:
+            stored.session.check_owner(place.path, asker.user)
+            try:
+                yield turn, stored
+            except BitsError as error:
+                error.session_id = spell_session_id(guid)
+                error.held = stored.held
+                raise
+
+    async def _make_sure_of_room(
+        self, stored: StoredSession, place: Place, packet: Fragment, placement: Placement
+    ) -> None:
+        """The first fragment's total is remembered once the directory has room for it; raises DiskFull."""
+        session, reserve = stored.session, place.directory.free_space_reserve
+        first = session.total is None
+        if reserve and placement.take:
+            wanted = packet.range.total if first else placement.take
+            room = min(await self.store.room(), await in_thread(place.destination.folder.room))
+            if room - reserve < wanted:
+                raise DiskFull(f"{room} bytes are free, {reserve} of them reserved, {wanted} wanted")
+        if first:
+            await self.census.promise(self.directories, place, session, packet.range.total)
+            session.start(packet.range.total)
+            await stored.save()
+
+    @staticmethod
+    async def _receive(turn: Turn, stored: StoredSession, body: Body, placement: Placement) -> None:
+        """From the socket to the disk; whatever arrived is durable when this ends, however it ends."""
+        turn.interrupt_by(body.stop)
+        try:
+            await body.into(stored.receiver(placement.skip))
+        except BodyInterrupted as reason:
+            raise Busy(str(reason)) from None
+        finally:
+            await stored.sync()
+        if not placement.take:
+            await stored.touch()
+
+    async def _publish(self, stored: StoredSession, place: Place, asker: Asker) -> None:
+        """The file appears, then the state says so, then what is no longer needed goes."""
+        session = stored.session
+        await stored.publish(place.destination)
+        session.publish()
+        await stored.save()
+        await stored.release(place.destination)
+        self.census.published(session)
+        logger.info("file received", extra=_about(session, asker) | {"bytes": session.total})
+
+    async def _end(self, stored: StoredSession, place: Place, state: State) -> None:
+        if stored.session.over:
+            return
+        stored.session.end(state)
+        await stored.save()
+        await stored.release(place.destination)
+        self.census.ended(stored.session.id)
+
+
+def _about(session: Session, asker: Asker) -> dict[str, object]:
+    """What a line of the log says of a session."""
+    return {"path": session.path, "session": session.id, "address": asker.address, "user": asker.user}

@@ -1,0 +1,94 @@
+"""One request at a time for each session, and the newest wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from bitsferry.protocol.errors import Busy
+from bitsferry.store.base import Store
+
+__all__ = ["Turn", "Turns"]
+
+PATIENCE = 5.0  # seconds a request waits for an older one to let go
+
+
+class Turn:
+    """A session is ours until somebody newer wants it."""
+
+    __slots__ = ("_stop", "before", "ended", "wanted")
+
+    def __init__(self, before: Turn | None) -> None:
+        self.before = before
+        self.ended = asyncio.Event()
+        self.wanted = False
+        self._stop: Callable[[], None] | None = None
+
+    def interrupt_by(self, stop: Callable[[], None]) -> None:
+        """From here on, whoever wants the turn calls `stop`; at once if somebody does already."""
+        self._stop = stop
+        if self.wanted:
+            stop()
+
+    def want(self) -> None:
+        """Somebody newer is here."""
+        self.wanted = True
+        if self._stop is not None:
+            self._stop()
+
+    async def come(self) -> None:
+        """Return when everybody who was here before is gone, those included who gave up waiting."""
+        while self.before is not None:
+            await self.before.ended.wait()
+            self.before = self.before.before
+
+
+class Turns:
+    """Hands out turns, in this process by memory, between processes by the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._newest: dict[str, Turn] = {}
+
+    @asynccontextmanager
+    async def take(self, guid: str) -> AsyncIterator[Turn]:
+        """The session's turn, once the request that has it stopped at a block's edge.
+
+        Raises Busy when it did not let go within PATIENCE seconds, or when a still newer request came.
+        """
+        turn = Turn(self._newest.get(guid))
+        self._newest[guid] = turn
+        try:
+            if turn.before is not None:
+                await self._wait(turn, turn.before)
+            async with self._store.claim(guid, turn.want, PATIENCE):
+                yield turn
+        finally:
+            turn.ended.set()
+            if self._newest[guid] is turn:
+                self._step_back(guid, turn.before)
+
+    @staticmethod
+    async def _wait(turn: Turn, before: Turn) -> None:
+        before.want()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await turn.come()
+        except TimeoutError:
+            raise Busy("an older request of this upload does not let go; try again") from None
+        if turn.wanted:
+            raise Busy("a newer request of this upload is being served")
+
+    def _step_back(self, guid: str, before: Turn | None) -> None:
+        """Whoever gave up waiting leaves the place to the one it waited for, if that is still at work."""
+        while before is not None and before.ended.is_set():
+            before = before.before
+        if before is None:
+            del self._newest[guid]
+        else:
+            self._newest[guid] = before
+
+    def is_quiet(self, guid: str) -> bool:
+        """Nobody in this process has the session or waits for it."""
+        return guid not in self._newest

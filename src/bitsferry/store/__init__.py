@@ -1,0 +1,1 @@
+"""Where bytes are kept until they are a file in its place."""

@@ -1,0 +1,129 @@
+"""What every store promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from bitsferry.protocol.session import Session
+from bitsferry.store.folder import Destination
+
+__all__ = ["Found", "Receiver", "Store", "StoredSession"]
+
+
+class Receiver(ABC):
+    """Takes the new bytes of one fragment, block by block, as they come out of the socket."""
+
+    @abstractmethod
+    def write(self, block: memoryview) -> Awaitable[None] | None:
+        """Append `block` to what is held.
+
+        Returns None when the block is written, or something to wait for when the disk is slow: until it is
+        done neither the block's memory may change nor another block be written. Raises a BitsError when the
+        disk fails; what was written before stays.
+        """
+
+
+class StoredSession(ABC):
+    """One session while somebody has its turn."""
+
+    session: Session
+
+    @property
+    @abstractmethod
+    def held(self) -> int:
+        """How many leading bytes of the file the store holds; the one place that knows."""
+
+    @abstractmethod
+    def receiver(self, skip: int) -> Receiver:
+        """A receiver that drops the first `skip` bytes it is given, which are held already."""
+
+    @abstractmethod
+    async def sync(self) -> None:
+        """Return when what is held survives what the store's durability promises."""
+
+    @abstractmethod
+    async def save(self) -> None:
+        """Replace the state on disk by `session`, whole or not at all.
+
+        Raises StoreFailed; then `session` is read from disk again by whoever has the next turn.
+        """
+
+    @abstractmethod
+    async def touch(self) -> None:
+        """Somebody spoke of this session: its timeout begins anew."""
+
+    @abstractmethod
+    async def publish(self, destination: Destination) -> None:
+        """Put the file into its place, complete and durable, or raise and leave everything as it was.
+
+        Said again after a crash it does nothing a second time. Raises DestinationExists,
+        DestinationIsFolder, FolderNotFound, AccessDenied or StoreFailed.
+        """
+
+    @abstractmethod
+    async def release(self, destination: Destination | None) -> None:
+        """Delete the bytes; the state stays, a tombstone. `destination` is where leftovers may lie."""
+
+    @abstractmethod
+    async def remove(self, destination: Destination | None) -> None:
+        """Delete the bytes and the state."""
+
+    @abstractmethod
+    async def quiet_since(self) -> float:
+        """When somebody last spoke of this session, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session met while walking the store; `quiet_since` is in seconds since the epoch."""
+
+    guid: str
+    quiet_since: float
+    has_bytes: bool
+
+
+class Store(ABC):
+    """Keeps sessions."""
+
+    @abstractmethod
+    async def create(self, session: Session) -> None:
+        """Keep a new session, durable when this returns. Raises StoreFailed."""
+
+    @abstractmethod
+    def open(self, guid: str) -> AbstractAsyncContextManager[StoredSession]:
+        """The session of this id, for whoever has its turn. Raises SessionNotFound or StoreFailed."""
+
+    @abstractmethod
+    async def read(self, guid: str) -> Session:
+        """The state of a session as it is on disk, without a turn: to look at, not to change.
+
+        Raises SessionNotFound or StoreFailed.
+        """
+
+    @abstractmethod
+    async def room(self) -> int:
+        """How many more bytes fit."""
+
+    @abstractmethod
+    def claim(
+        self, guid: str, stop: Callable[[], None], patience: float
+    ) -> AbstractAsyncContextManager[None]:
+        """Keep other processes away from a session; `stop` is called when one of them wants it.
+
+        Raises Busy when another process did not let go within `patience` seconds.
+        """
+
+    @abstractmethod
+    def walk(self) -> AsyncIterator[Found]:
+        """Every session, in no order; each may be gone by the time it is opened."""
+
+    @abstractmethod
+    async def sweep_orphans(self) -> int:
+        """Delete what a crash left that belongs to no session; returns how many things."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything; sessions stay."""

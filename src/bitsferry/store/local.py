@@ -1,0 +1,438 @@
+"""A store in a folder of this machine, which needs nothing to be installed."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Literal
+
+import msgspec
+
+from bitsferry.protocol.errors import Busy, SessionNotFound, StoreFailed
+from bitsferry.protocol.session import Session
+from bitsferry.store import publishing
+from bitsferry.store.base import Found, Receiver, Store, StoredSession
+from bitsferry.store.folder import Destination, Folder, sync_folder
+from bitsferry.store.threads import error_of_os, in_thread
+
+__all__ = ["Durability", "LocalStore"]
+
+logger = logging.getLogger(__name__)
+
+Durability = Literal["power", "process"]
+
+SLOW_WRITE = 0.002  # seconds in one write after which the disk is busy
+SLOW_SPELL = 2.0  # seconds for which its writes then go to threads
+_MOST_OPEN = 512  # sessions whose files stay open between two fragments
+_POLL = 0.02  # seconds between two looks at a session another process has
+_YOUNG = 3600  # seconds for which another process may be making a session
+
+_DATA, _STATE, _TURN = "request.data", "session.json", "turn"
+_OPEN_DATA = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _Record(msgspec.Struct):
+    """A state as it lies on disk."""
+
+    session: Session
+    format: int = 1
+
+
+_decoder = msgspec.json.Decoder(_Record)
+
+
+class LocalStore(Store):
+    """Sessions in `<root>/sessions/<first two digits>/<GUID>/`, a folder each.
+
+    `durability` "power": what is acknowledged survives a power cut; "process": it survives the death of the
+    process. With `shared`, several processes use the same root; nothing is then remembered between requests.
+    Raises StoreFailed when the root cannot be made or another server has it.
+    """
+
+    def __init__(self, root: str, durability: Durability = "power", *, shared: bool = False) -> None:
+        self.root = os.path.abspath(root)
+        self.durability = durability
+        self.shared = shared
+        self.slow_until = 0.0
+        self._started = time.time()
+        self._sessions = os.path.join(self.root, "sessions")
+        self._open: OrderedDict[str, _LocalSession] = OrderedDict()
+        try:
+            self._lock = _make_root(self.root, self._sessions, shared)
+        except OSError as error:
+            raise StoreFailed(f"the store {self.root} cannot be used: {error.strerror or error}") from error
+        # A file system in memory has nothing to sync to: a thread for the call would be the only cost.
+        self.syncs_at_once = _in_memory(self.root)
+
+    def folder_of(self, guid: str) -> str:
+        """Where the session of this id lies."""
+        return os.path.join(self._sessions, guid[:2], guid)
+
+    async def create(self, session: Session) -> None:
+        """See Store."""
+        await in_thread(self._create, session)
+
+    def _create(self, session: Session) -> None:
+        folder = self.folder_of(session.id)
+        try:
+            os.mkdir(folder, 0o700)
+            os.close(
+                os.open(
+                    os.path.join(folder, _DATA), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+                )
+            )
+            self.write_state(session)
+            if self.durability == "power":
+                sync_folder(os.path.dirname(folder))
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def write_state(self, session: Session) -> None:
+        """Replace a state: write beside, sync, rename, sync the folder."""
+        folder = self.folder_of(session.id)
+        path, beside = os.path.join(folder, _STATE), os.path.join(folder, _STATE + ".new")
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(_Record(session)))
+            file.flush()
+            if self.durability == "power":
+                os.fsync(file.fileno())
+        os.rename(beside, path)
+        if self.durability == "power":
+            sync_folder(folder)
+
+    @asynccontextmanager
+    async def open(self, guid: str) -> AsyncIterator[StoredSession]:
+        """See Store."""
+        stored = self._open.get(guid)
+        if stored is None:
+            stored = await in_thread(self._load, guid)
+            self._open[guid] = stored
+        else:
+            self._open.move_to_end(guid)
+        stored.users += 1
+        try:
+            yield stored
+        finally:
+            stored.users -= 1
+            if self.shared or stored.session.over or stored.stale:
+                self.forget(guid)
+            elif len(self._open) > _MOST_OPEN:
+                self._forget_oldest()
+
+    async def read(self, guid: str) -> Session:
+        """See Store."""
+        return await in_thread(self._read, guid)
+
+    def _read(self, guid: str) -> Session:
+        folder = self.folder_of(guid)
+        try:
+            with open(os.path.join(folder, _STATE), "rb") as file:
+                return _decoder.decode(file.read()).session
+        except (FileNotFoundError, NotADirectoryError):
+            raise SessionNotFound(f"the server knows no upload {guid}") from None
+        except msgspec.MsgspecError as error:
+            logger.warning("the state in %s cannot be read (%s); its client will start over", folder, error)
+            raise SessionNotFound(f"the server cannot read the upload {guid} any more") from error
+
+    async def room(self) -> int:
+        """See Store."""
+        return await in_thread(Folder(self.root).room)
+
+    def _load(self, guid: str) -> _LocalSession:
+        session = self._read(guid)
+        folder = self.folder_of(guid)
+        data = -1
+        if not session.over:
+            try:
+                data = os.open(os.path.join(folder, _DATA), _OPEN_DATA)
+            except FileNotFoundError:
+                if not session.published:
+                    logger.warning("the bytes of %s are gone; its client will start over", folder)
+                    raise SessionNotFound(f"the server lost the bytes of the upload {guid}") from None
+        return _LocalSession(self, session, data, self._sync_loaded(data))
+
+    def _sync_loaded(self, data: int) -> int:
+        """A process that died may have left bytes that never reached the disk: sync before they count."""
+        if data < 0:
+            return 0
+        try:
+            if self.durability == "power":
+                os.fdatasync(data)
+            return os.fstat(data).st_size
+        except OSError:
+            os.close(data)
+            raise
+
+    def forget(self, guid: str) -> None:
+        """Close a session's file; the next request opens it again."""
+        stored = self._open.pop(guid, None)
+        if stored is not None:
+            stored.close()
+
+    def _forget_oldest(self) -> None:
+        for guid, stored in self._open.items():
+            if stored.users == 0:
+                self.forget(guid)
+                return
+
+    @asynccontextmanager
+    async def claim(self, guid: str, stop: Callable[[], None], patience: float) -> AsyncIterator[None]:
+        """See Store. Only processes that share the root have anything to wait for."""
+        descriptor = -1
+        if self.shared:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path = os.path.join(self.folder_of(guid), _TURN)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if descriptor < 0:
+            yield
+            return
+        try:
+            wish = await _lock_against_others(descriptor, patience)
+            watch = asyncio.get_running_loop().create_task(_watch(descriptor, wish, stop))
+            try:
+                yield
+            finally:
+                watch.cancel()
+        finally:
+            os.close(descriptor)
+
+    async def walk(self) -> AsyncIterator[Found]:
+        """See Store."""
+        for shelf in await in_thread(os.listdir, self._sessions):
+            for found in await in_thread(self._walk_shelf, os.path.join(self._sessions, shelf)):
+                yield found
+
+    @staticmethod
+    def _walk_shelf(shelf: str) -> list[Found]:
+        found = []
+        for guid in os.listdir(shelf):
+            with suppress(OSError):
+                folder = os.path.join(shelf, guid)
+                found.append(Found(guid, _quiet_since(folder), os.path.exists(os.path.join(folder, _DATA))))
+        return found
+
+    async def sweep_orphans(self) -> int:
+        """See Store: folders a crash left without a state, states it left half-written."""
+        return sum(
+            [
+                await in_thread(self._sweep_shelf, shelf)
+                for shelf in await in_thread(os.listdir, self._sessions)
+            ]
+        )
+
+    def _sweep_shelf(self, shelf: str) -> int:
+        swept = 0
+        oldest = self._started - (
+            _YOUNG if self.shared else 0
+        )  # what is younger may be a session in the making
+        for guid in os.listdir(os.path.join(self._sessions, shelf)):
+            folder = os.path.join(self._sessions, shelf, guid)
+            with suppress(OSError):
+                if os.stat(folder).st_mtime < oldest and not os.path.exists(os.path.join(folder, _STATE)):
+                    shutil.rmtree(folder)
+                    swept += 1
+        return swept
+
+    def close(self) -> None:
+        """See Store."""
+        for guid in list(self._open):
+            self.forget(guid)
+        os.close(self._lock)
+
+
+class _LocalSession(StoredSession):
+    def __init__(self, store: LocalStore, session: Session, data: int, synced: int) -> None:
+        self.store = store
+        self.session = session
+        self.data = data
+        self.users = 0
+        self.stale = False
+        self.synced = synced  # bytes this process saw reach the disk
+
+    @property
+    def held(self) -> int:
+        if self.data < 0:
+            return self.session.total or 0
+        return os.fstat(self.data).st_size
+
+    def receiver(self, skip: int) -> Receiver:
+        return _Appender(self, skip)
+
+    async def sync(self) -> None:
+        if self.data < 0 or self.store.durability == "process":
+            return
+        held = self.held
+        if held == self.synced:
+            return
+        try:
+            if self.store.syncs_at_once:
+                os.fdatasync(self.data)
+            else:
+                await in_thread(os.fdatasync, self.data)
+        except (OSError, StoreFailed) as error:
+            # What failed to reach the disk is lost even if a later sync succeeds: it must not be counted.
+            with suppress(OSError):
+                os.ftruncate(self.data, self.synced)
+            raise error_of_os(error) if isinstance(error, OSError) else error from error
+        self.synced = held
+
+    async def save(self) -> None:
+        self.stale = True
+        await in_thread(self.store.write_state, self.session)
+        self.stale = False
+
+    async def touch(self) -> None:
+        await in_thread(os.utime, os.path.join(self.store.folder_of(self.session.id), _STATE))
+
+    async def publish(self, destination: Destination) -> None:
+        await in_thread(self._publish, destination)
+
+    def _publish(self, destination: Destination) -> None:
+        os.fchmod(self.data, 0o666 & ~_umask)
+        os.fsync(self.data)
+        publishing.publish(self._path(_DATA), self.session.id, destination)
+
+    async def release(self, destination: Destination | None) -> None:
+        await in_thread(self._release, destination)
+
+    def _release(self, destination: Destination | None) -> None:
+        if destination is not None:
+            publishing.clear_leftovers(self.session.id, destination)
+        for name in (_DATA, _DATA + ".placing"):
+            with suppress(FileNotFoundError):
+                os.unlink(self._path(name))
+        self.close()
+
+    async def remove(self, destination: Destination | None) -> None:
+        await in_thread(self._remove, destination)
+
+    def _remove(self, destination: Destination | None) -> None:
+        self._release(destination)
+        folder = self.store.folder_of(self.session.id)
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, _STATE))  # first: without it the rest is an orphan, not a session
+        shutil.rmtree(folder, ignore_errors=True)
+
+    async def quiet_since(self) -> float:
+        return await in_thread(_quiet_since, self.store.folder_of(self.session.id))
+
+    def close(self) -> None:
+        if self.data >= 0:
+            os.close(self.data)
+            self.data = -1
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.store.folder_of(self.session.id), name)
+
+
+class _Appender(Receiver):
+    """Appends to request.data: in place while the disk is quick, in a thread while it is slow."""
+
+    __slots__ = ("_data", "_skip", "_store")
+
+    def __init__(self, stored: _LocalSession, skip: int) -> None:
+        self._store = stored.store
+        self._data = stored.data
+        self._skip = skip
+
+    def write(self, block: memoryview) -> asyncio.Future[None] | None:
+        if self._skip:
+            skipped = min(self._skip, len(block))
+            self._skip -= skipped
+            if skipped == len(block):
+                return None
+            block = block[skipped:]
+        store = self._store
+        begun = time.monotonic()
+        if begun < store.slow_until:
+            return asyncio.ensure_future(in_thread(_append, self._data, block))
+        try:
+            written = os.write(self._data, block)
+            if written != len(block):
+                _append(self._data, block[written:])
+        except OSError as error:
+            raise error_of_os(error) from error
+        if (now := time.monotonic()) - begun > SLOW_WRITE:
+            store.slow_until = now + SLOW_SPELL
+        return None
+
+
+def _append(data: int, block: memoryview) -> None:
+    while block:
+        block = block[os.write(data, block) :]
+
+
+def _quiet_since(folder: str) -> float:
+    latest = os.stat(os.path.join(folder, _STATE)).st_mtime
+    with suppress(FileNotFoundError):
+        latest = max(latest, os.stat(os.path.join(folder, _DATA)).st_mtime)
+    return latest
+
+
+def _make_root(root: str, sessions: str, shared: bool) -> int:
+    """Make the folders of a store; returns the descriptor that holds it against other servers."""
+    os.makedirs(root, 0o700, exist_ok=True)
+    lock = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StoreFailed(f"another bitsferry server is using the store {root}") from None
+    os.makedirs(sessions, 0o700, exist_ok=True)
+    for number in range(256):
+        with suppress(FileExistsError):
+            os.mkdir(os.path.join(sessions, f"{number:02X}"), 0o700)
+    sync_folder(sessions)
+    sync_folder(root)
+    return lock
+
+
+def _in_memory(path: str) -> bool:
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            fields, _, kind = line.partition(" - ")
+            if fields.split()[2] == number:
+                return kind.split()[0] in ("tmpfs", "ramfs")
+    return False
+
+
+async def _lock_against_others(descriptor: int, patience: float) -> bytes:
+    """Take the lock of a session's turn file, telling whoever has it that it is wanted; returns our wish."""
+    wish = os.urandom(8)
+    os.pwrite(descriptor, wish, 0)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Busy("another request of this upload does not let go") from None
+            await asyncio.sleep(_POLL)
+        else:
+            return wish
+
+
+async def _watch(descriptor: int, wish: bytes, stop: Callable[[], None]) -> None:
+    """Call `stop` when somebody else's wish stands in the turn file."""
+    while os.pread(descriptor, 8, 0) == wish:  # noqa: ASYNC110, another process cannot set our events
+        await asyncio.sleep(_POLL)
+    stop()
+
+
+def _read_umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+_umask = _read_umask()
