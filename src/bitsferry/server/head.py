@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import httptools
 
@@ -17,6 +18,12 @@ _END = b"\r\n\r\n"
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _EXPECTS = {"", "100-continue"}
+
+
+@lru_cache(maxsize=256)
+def _lower(name: bytes) -> str:
+    """A header's name as we keep it; clients send the same dozen all day."""
+    return name.decode("latin-1").lower()
 
 
 class UnknownMethod(BitsError):
@@ -52,7 +59,7 @@ class Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header line."""
-        key = name.decode("latin-1").lower()
+        key = _lower(name)
         text = value.decode("latin-1")
         if key in self.headers:
             if key in ("host", "content-length"):

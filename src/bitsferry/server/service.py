@@ -86,12 +86,10 @@ class Service:
                 raise FragmentTooLarge(f"the fragment has {packet.range.length} bytes, {limit} are the most")
             placement = session.place(packet.range, stored.held, place.directory.max_upload_size)
             await self._make_sure_of_room(stored, place, packet, placement)
-            await self._receive(turn, stored, body, placement)
-            if not session.published and session.is_whole(stored.held):
+            held = await self._receive(turn, stored, body, placement)
+            if not session.published and session.is_whole(held):
                 await self._publish(stored, place, asker)
-            return Ack(
-                session_id=spell_session_id(session.id), received=stored.held, reply_url=session.reply_url
-            )
+            return Ack(session_id=spell_session_id(session.id), received=held, reply_url=session.reply_url)
 
     async def close_session(self, packet: CloseSession, target: str, asker: Asker) -> Ack:
         """Release everything; a file with bytes missing is deleted (MC-BUP 3.2.5.2.7)."""
@@ -150,7 +148,7 @@ class Service:
             await stored.save()
 
     @staticmethod
-    async def _receive(turn: Turn, stored: StoredSession, body: Body, placement: Placement) -> None:
+    async def _receive(turn: Turn, stored: StoredSession, body: Body, placement: Placement) -> int:
         """From the socket to the disk; whatever arrived is durable when this ends, however it ends."""
         turn.interrupt_by(body.stop)
         try:
@@ -158,9 +156,10 @@ class Service:
         except BodyInterrupted as reason:
             raise Busy(str(reason)) from None
         finally:
-            await stored.sync()
+            held = await stored.sync()
         if not placement.take:
             await stored.touch()
+        return held
 
     async def _publish(self, stored: StoredSession, place: Place, asker: Asker) -> None:
         """The file appears, then the state says so, then what is no longer needed goes."""

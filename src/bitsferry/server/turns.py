@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from bitsferry.protocol.errors import Busy
 from bitsferry.store.base import Store
@@ -44,6 +44,29 @@ class Turn:
             self.before = self.before.before
 
 
+class _Taking:
+    """`async with` a turn: a class, because every fragment comes by here and generators cost more."""
+
+    __slots__ = ("_claim", "_guid", "_turn", "_turns")
+
+    _turn: Turn
+    _claim: AbstractAsyncContextManager[None]
+
+    def __init__(self, turns: Turns, guid: str) -> None:
+        self._turns = turns
+        self._guid = guid
+
+    async def __aenter__(self) -> Turn:
+        self._turn, self._claim = await self._turns.enter(self._guid)
+        return self._turn
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self._claim.__aexit__(None, None, None)
+        finally:
+            self._turns.leave(self._guid, self._turn)
+
+
 class Turns:
     """Hands out turns, in this process by memory, between processes by the store."""
 
@@ -51,23 +74,32 @@ class Turns:
         self._store = store
         self._newest: dict[str, Turn] = {}
 
-    @asynccontextmanager
-    async def take(self, guid: str) -> AsyncIterator[Turn]:
+    def take(self, guid: str) -> _Taking:
         """The session's turn, once the request that has it stopped at a block's edge.
 
         Raises Busy when it did not let go within PATIENCE seconds, or when a still newer request came.
         """
+        return _Taking(self, guid)
+
+    async def enter(self, guid: str) -> tuple[Turn, AbstractAsyncContextManager[None]]:
+        """Be the newest, and return when everybody older is gone, here and in other processes."""
         turn = Turn(self._newest.get(guid))
         self._newest[guid] = turn
         try:
             if turn.before is not None:
                 await self._wait(turn, turn.before)
-            async with self._store.claim(guid, turn.want, PATIENCE):
-                yield turn
-        finally:
-            turn.ended.set()
-            if self._newest[guid] is turn:
-                self._step_back(guid, turn.before)
+            claim = self._store.claim(guid, turn.want, PATIENCE)
+            await claim.__aenter__()
+        except BaseException:
+            self.leave(guid, turn)
+            raise
+        return turn, claim
+
+    def leave(self, guid: str, turn: Turn) -> None:
+        """The session is free for whoever waits for it."""
+        turn.ended.set()
+        if self._newest[guid] is turn:
+            self._step_back(guid, turn.before)
 
     @staticmethod
     async def _wait(turn: Turn, before: Turn) -> None:

@@ -41,8 +41,11 @@ class StoredSession(ABC):
         """A receiver that drops the first `skip` bytes it is given, which are held already."""
 
     @abstractmethod
-    async def sync(self) -> None:
-        """Return when what is held survives what the store's durability promises."""
+    async def sync(self) -> int:
+        """Return how many bytes are held, when they survive what the store's durability promises.
+
+        Raises StoreFailed; then only what an earlier call counted is held.
+        """
 
     @abstractmethod
     async def save(self) -> None:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Literal
 
 import msgspec
@@ -45,6 +45,8 @@ class _Record(msgspec.Struct):
     format: int = 1
 
 
+_NOTHING_TO_CLAIM = nullcontext()
+
 _decoder = msgspec.json.Decoder(_Record)
 
 
@@ -68,8 +70,8 @@ class LocalStore(Store):
             self._lock = _make_root(self.root, self._sessions, shared)
         except OSError as error:
             raise StoreFailed(f"the store {self.root} cannot be used: {error.strerror or error}") from error
-        # A file system in memory has nothing to sync to: a thread for the call would be the only cost.
-        self.syncs_at_once = _in_memory(self.root)
+        # A file system in memory never waits for a disk: threads would be the only cost.
+        self.in_memory = _in_memory(self.root)
 
     def folder_of(self, guid: str) -> str:
         """Where the session of this id lies."""
@@ -108,24 +110,27 @@ class LocalStore(Store):
         if self.durability == "power":
             sync_folder(folder)
 
-    @asynccontextmanager
-    async def open(self, guid: str) -> AsyncIterator[StoredSession]:
+    def open(self, guid: str) -> _Opening:
         """See Store."""
+        return _Opening(self, guid)
+
+    async def take(self, guid: str) -> _LocalSession:
+        """The session of this id, its file open, until `put_back`."""
         stored = self._open.get(guid)
         if stored is None:
-            stored = await in_thread(self._load, guid)
-            self._open[guid] = stored
+            stored = self._open[guid] = await in_thread(self._load, guid)
         else:
             self._open.move_to_end(guid)
         stored.users += 1
-        try:
-            yield stored
-        finally:
-            stored.users -= 1
-            if self.shared or stored.session.over or stored.stale:
-                self.forget(guid)
-            elif len(self._open) > _MOST_OPEN:
-                self._forget_oldest()
+        return stored
+
+    def put_back(self, stored: _LocalSession) -> None:
+        """Keep the session's file open for the next fragment, unless it is over or may change elsewhere."""
+        stored.users -= 1
+        if self.shared or stored.session.over or stored.stale:
+            self.forget(stored.session.id)
+        elif len(self._open) > _MOST_OPEN:
+            self._forget_oldest()
 
     async def read(self, guid: str) -> Session:
         """See Store."""
@@ -183,16 +188,19 @@ class LocalStore(Store):
                 self.forget(guid)
                 return
 
-    @asynccontextmanager
-    async def claim(self, guid: str, stop: Callable[[], None], patience: float) -> AsyncIterator[None]:
+    def claim(
+        self, guid: str, stop: Callable[[], None], patience: float
+    ) -> AbstractAsyncContextManager[None]:
         """See Store. Only processes that share the root have anything to wait for."""
-        descriptor = -1
-        if self.shared:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                path = os.path.join(self.folder_of(guid), _TURN)
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if descriptor < 0:
-            yield
+        return self._claim(guid, stop, patience) if self.shared else _NOTHING_TO_CLAIM
+
+    @asynccontextmanager
+    async def _claim(self, guid: str, stop: Callable[[], None], patience: float) -> AsyncIterator[None]:
+        path = os.path.join(self.folder_of(guid), _TURN)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            yield  # whoever opens the session will hear that there is none
             return
         try:
             wish = await _lock_against_others(descriptor, patience)
@@ -248,6 +256,25 @@ class LocalStore(Store):
         os.close(self._lock)
 
 
+class _Opening:
+    """`async with` a session: a class, because every fragment comes by here and generators cost more."""
+
+    __slots__ = ("_guid", "_store", "_stored")
+
+    _stored: _LocalSession
+
+    def __init__(self, store: LocalStore, guid: str) -> None:
+        self._store = store
+        self._guid = guid
+
+    async def __aenter__(self) -> _LocalSession:
+        self._stored = await self._store.take(self._guid)
+        return self._stored
+
+    async def __aexit__(self, *error: object) -> None:
+        self._store.put_back(self._stored)
+
+
 class _LocalSession(StoredSession):
     def __init__(self, store: LocalStore, session: Session, data: int, synced: int) -> None:
         self.store = store
@@ -266,14 +293,12 @@ class _LocalSession(StoredSession):
     def receiver(self, skip: int) -> Receiver:
         return _Appender(self, skip)
 
-    async def sync(self) -> None:
-        if self.data < 0 or self.store.durability == "process":
-            return
+    async def sync(self) -> int:
         held = self.held
-        if held == self.synced:
-            return
+        if self.data < 0 or self.store.durability == "process" or held == self.synced:
+            return held
         try:
-            if self.store.syncs_at_once:
+            if self.store.in_memory:
                 os.fdatasync(self.data)
             else:
                 await in_thread(os.fdatasync, self.data)
@@ -283,6 +308,7 @@ class _LocalSession(StoredSession):
                 os.ftruncate(self.data, self.synced)
             raise error_of_os(error) if isinstance(error, OSError) else error from error
         self.synced = held
+        return held
 
     async def save(self) -> None:
         self.stale = True
@@ -360,7 +386,7 @@ class _Appender(Receiver):
                 _append(self._data, block[written:])
         except OSError as error:
             raise error_of_os(error) from error
-        if (now := time.monotonic()) - begun > SLOW_WRITE:
+        if (now := time.monotonic()) - begun > SLOW_WRITE and not store.in_memory:
             store.slow_until = now + SLOW_SPELL
         return None
 
