@@ -1,0 +1,51 @@
+# The front door: every target makes .venv first, from nothing but python3 (3.11 or newer, with venv).
+PYTHON ?= python3
+FOLDER ?= inbox
+LISTEN ?= 127.0.0.1:8080
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := $(BIN)/uv
+
+.PHONY: help setup demo serve test check format bench clean
+help:
+	@echo "make demo    send a real file, kill the server in the middle, see it go on"
+	@echo "make test    run the tests"
+	@echo "make serve   receive files into ./$(FOLDER) on http://$(LISTEN)/"
+	@echo "make check   lint, types, lock, words"
+	@echo "make bench   server CPU per GiB beside a plain C loop and nginx (needs cc)"
+	@echo "make setup   only make $(BIN)/bitsferry"
+
+setup: $(READY)
+
+$(READY): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit("bitsferry needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 " ) if sys.version_info < (3, 11) else 0'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: on Debian, 'apt-get install python3-venv'"; exit 1; }
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --quiet --inexact --python $(BIN)/python
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python -m bitsferry.cli.demo
+
+serve: $(READY)
+	@$(BIN)/bitsferry serve $(FOLDER) --listen $(LISTEN)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n auto
+
+check: $(READY)
+	@$(UV) lock --check --quiet
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/mypy
+
+format: $(READY)
+	@$(BIN)/ruff check --fix src tests bench
+	@$(BIN)/ruff format src tests bench
+
+bench: $(READY)
+	@$(BIN)/python bench/run.py $(BENCH)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
