@@ -148,7 +148,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._read = self._read_ahead
         self.deadline = math.inf
         request = Request(head.method, head.target, head.headers, self, self._client)
-        self._task = asyncio.get_running_loop().create_task(self._serve(request))
+        self._task = self._front.loop.create_task(self._serve(request))
 
     def _read_ahead(self, data: memoryview) -> None:
         """Bytes nobody asked for yet: the beginning of a body, or a pipelined request. No more for now."""
@@ -210,7 +210,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             head.expects_continue = False
             self.transport.write(_CONTINUE)
         self._receiver = receiver
-        self._done = asyncio.get_running_loop().create_future()
+        self._done = self._front.loop.create_future()
         self._read = self._read_body
         early = bytes(memoryview(self._pending)[: self._remaining])
         del self._pending[: len(early)]
@@ -334,7 +334,7 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     async def _give_out(self, response: Response, body: FileBody) -> None:
         """Send a file behind the head; a client that stops reading is let go after the stall time."""
-        loop, limits = asyncio.get_running_loop(), self._front.limits
+        loop, limits = self._front.loop, self._front.limits
         try:
             self._close = self._close or self._remaining > 0
             self.transport.write(self._spell(response))

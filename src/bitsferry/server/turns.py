@@ -17,12 +17,13 @@ PATIENCE = 5.0  # seconds a request waits for an older one to let go
 class Turn:
     """A session is ours until somebody newer wants it."""
 
-    __slots__ = ("_stop", "before", "ended", "wanted")
+    __slots__ = ("_ended", "_stop", "before", "over", "wanted")
 
     def __init__(self, before: Turn | None) -> None:
         self.before = before
-        self.ended = asyncio.Event()
+        self.over = False
         self.wanted = False
+        self._ended: asyncio.Event | None = None  # made by who waits: most turns nobody waits for
         self._stop: Callable[[], None] | None = None
 
     def interrupt_by(self, stop: Callable[[], None]) -> None:
@@ -37,10 +38,22 @@ class Turn:
         if self._stop is not None:
             self._stop()
 
+    def end(self) -> None:
+        """Let go."""
+        self.over = True
+        if self._ended is not None:
+            self._ended.set()
+
+    async def ended(self) -> None:
+        """Return when this turn is over."""
+        if not self.over:
+            self._ended = self._ended or asyncio.Event()
+            await self._ended.wait()
+
     async def come(self) -> None:
         """Return when everybody who was here before is gone, those included who gave up waiting."""
         while self.before is not None:
-            await self.before.ended.wait()
+            await self.before.ended()
             self.before = self.before.before
 
 
@@ -97,7 +110,7 @@ class Turns:
 
     def leave(self, guid: str, turn: Turn) -> None:
         """The session is free for whoever waits for it."""
-        turn.ended.set()
+        turn.end()
         if self._newest[guid] is turn:
             self._step_back(guid, turn.before)
 
@@ -114,7 +127,7 @@ class Turns:
 
     def _step_back(self, guid: str, before: Turn | None) -> None:
         """Whoever gave up waiting leaves the place to the one it waited for, if that is still at work."""
-        while before is not None and before.ended.is_set():
+        while before is not None and before.over:
             before = before.before
         if before is None:
             del self._newest[guid]
