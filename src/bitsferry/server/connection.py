@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING, cast
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 BLOCK = 256 * 1024  # bytes read from a socket at once
 _HEAD_BLOCK = 16 * 1024  # while a head is expected: what follows it is copied once, so let it be little
 _SENDFILE = 1024 * 1024  # bytes given out between two looks at the clock
+_WORTH_PULLING = 128 * 1024  # bytes of a body below which a second reader costs more than it saves
+_PULL = 1024 * 1024  # bytes pulled before others have their turn
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -47,6 +50,8 @@ class Connection(asyncio.BufferedProtocol, Body):
         "_front",
         "_head",
         "_pending",
+        "_pulled",
+        "_pulling",
         "_read",
         "_receiver",
         "_remaining",
@@ -71,6 +76,8 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._ended = False  # the client will send no more
         self._blocked = False  # the client does not read what we answer
         self._client = ""
+        self._pulled = -1  # a second descriptor of the socket, which receivers pull from
+        self._pulling = False
         self._read: Callable[[memoryview], None] = self._read_head
         self.deadline = math.inf
 
@@ -101,8 +108,9 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def eof_received(self) -> bool:
         """The client will send no more; it still hears the answer to what it said completely."""
-        self._ended = self._close = True
+        self._ended = True
         if self._done is not None:
+            self._close = True
             self._lose_body()
             return False
         return self._read == self._read_ahead
@@ -112,6 +120,9 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._front.farewell(self, self._client)
         self._close = True
         self._lose_body()
+        if self._pulled >= 0:
+            os.close(self._pulled)  # asyncio closes its own; the peer sees the end when both are gone
+            self._pulled = -1
 
     def pause_writing(self) -> None:
         """The client asks and does not listen: no more answers until it does."""
@@ -185,8 +196,58 @@ class Connection(asyncio.BufferedProtocol, Body):
         if error is not None or self._remaining == 0:
             self._finish_body(error)
         else:
-            self.deadline = monotonic() + self._front.limits.stall_time
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """More of the body: the receiver pulls it from the socket where it can, else it is pushed."""
+        self.deadline = monotonic() + self._front.limits.stall_time
+        if (
+            self._remaining >= _WORTH_PULLING
+            and cast("Receiver", self._receiver).pulls
+            and self._can_be_pulled()
+        ):
+            self.transport.pause_reading()
+            self._front.loop.add_reader(self._pulled, self._pull)
+            self._pulling = True
+        else:
             self.transport.resume_reading()
+
+    def _can_be_pulled(self) -> bool:
+        """The socket's bytes are the body's, unencrypted. asyncio wants one descriptor for each reader."""
+        if self._pulled < 0 and self.transport.get_extra_info("ssl_object") is None:
+            with suppress(OSError):
+                self._pulled = os.dup(self.transport.get_extra_info("socket").fileno())
+        return self._pulled >= 0
+
+    def _pull(self) -> None:
+        receiver = cast("Receiver", self._receiver)
+        try:
+            moved = receiver.pull(self._pulled, min(self._remaining, _PULL))
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            self._lose_body()
+            return
+        except BitsError as error:
+            self._close = True  # how many bytes left the socket is not known
+            self._finish_body(error)
+            return
+        self._remaining -= moved
+        if moved == 0:
+            self._ended = self._close = True
+            self._lose_body()
+        elif self._remaining == 0:
+            self._finish_body(None)
+        elif receiver.pulls:
+            self.deadline = monotonic() + self._front.limits.stall_time
+        else:
+            self._stop_pulling()
+            self._read_on()
+
+    def _stop_pulling(self) -> None:
+        if self._pulling:
+            self._front.loop.remove_reader(self._pulled)
+            self._pulling = False
 
     def _read_rest(self, data: memoryview) -> None:
         """What follows a refused head or body: thrown away, up to a bound."""
@@ -220,8 +281,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             if self._ended:
                 self._lose_body()
             if not self._done.done() and self._writing is None:
-                self.deadline = monotonic() + self._front.limits.stall_time
-                self.transport.resume_reading()
+                self._read_on()
             await self._done
         finally:
             self._read = self._read_ahead
@@ -240,6 +300,7 @@ class Connection(asyncio.BufferedProtocol, Body):
     def _finish_body(self, error: BaseException | None) -> None:
         if self._done is None or self._done.done():
             return
+        self._stop_pulling()
         self._read = self._read_ahead
         if error is None:
             self._done.set_result(None)
@@ -281,6 +342,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         ):
             self._linger()
         else:
+            self.deadline = monotonic() + self._front.limits.stall_time
             self.transport.close()
 
     def _after_answer(self) -> None:
@@ -289,7 +351,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             taken = min(self._remaining, len(self._pending))
             del self._pending[:taken]
             self._remaining -= taken
-        if self._remaining > 0:
+        if self._remaining > 0 and not self._ended:
             self._read = self._read_rest
             self.deadline = monotonic() + self._front.limits.stall_time
             self.transport.resume_reading()
@@ -310,7 +372,10 @@ class Connection(asyncio.BufferedProtocol, Body):
                 return
         else:
             self.deadline = monotonic() + self._front.limits.idle_time
-        self.transport.resume_reading()
+        if self._ended:
+            self.transport.close()
+        else:
+            self.transport.resume_reading()
 
     def _linger(self) -> None:
         """Half-close, and read on a little, so that the client sees the answer and not a reset."""
@@ -367,7 +432,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         """The deadline is over."""
         if self._done is not None:
             self._lose_body()
-        self.transport.abort() if self._read == self._read_rest else self.transport.close()
+        self.transport.abort()  # a close would wait for a client that does not read, for ever
 
     def wind_up(self) -> None:
         """The server ends: close what is idle, let what runs finish."""

@@ -25,6 +25,19 @@ class Receiver(ABC):
         disk fails; what was written before stays.
         """
 
+    @property
+    def pulls(self) -> bool:
+        """`pull` works just now, and is better than `write`."""
+        return False
+
+    def pull(self, source: int, most: int) -> int:
+        """Append up to `most` bytes straight from the socket with the descriptor `source`.
+
+        Returns how many, 0 at the socket's end. Raises BlockingIOError when nothing is there yet,
+        ConnectionError when the socket broke, a BitsError when the disk failed.
+        """
+        raise NotImplementedError
+
 
 class StoredSession(ABC):
     """One session while somebody has its turn."""

@@ -18,6 +18,7 @@ import msgspec
 from bitsferry.protocol.errors import Busy, SessionNotFound, StoreFailed
 from bitsferry.protocol.session import Session
 from bitsferry.store import publishing
+from bitsferry.store.appending import Appender, Disk
 from bitsferry.store.base import Found, Receiver, Store, StoredSession
 from bitsferry.store.folder import Destination, Folder, sync_folder
 from bitsferry.store.threads import error_of_os, in_thread
@@ -28,14 +29,12 @@ logger = logging.getLogger(__name__)
 
 Durability = Literal["power", "process"]
 
-SLOW_WRITE = 0.002  # seconds in one write after which the disk is busy
-SLOW_SPELL = 2.0  # seconds for which its writes then go to threads
 _MOST_OPEN = 512  # sessions whose files stay open between two fragments
 _POLL = 0.02  # seconds between two looks at a session another process has
 _YOUNG = 3600  # seconds for which another process may be making a session
 
 _DATA, _STATE, _TURN = "request.data", "session.json", "turn"
-_OPEN_DATA = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DATA = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _Record(msgspec.Struct):
@@ -62,7 +61,6 @@ class LocalStore(Store):
         self.root = os.path.abspath(root)
         self.durability = durability
         self.shared = shared
-        self.slow_until = 0.0
         self._started = time.time()
         self._sessions = os.path.join(self.root, "sessions")
         self._open: OrderedDict[str, _LocalSession] = OrderedDict()
@@ -71,7 +69,7 @@ class LocalStore(Store):
         except OSError as error:
             raise StoreFailed(f"the store {self.root} cannot be used: {error.strerror or error}") from error
         # A file system in memory never waits for a disk: threads would be the only cost.
-        self.in_memory = _in_memory(self.root)
+        self.disk = Disk(in_memory=_in_memory(self.root))
 
     def folder_of(self, guid: str) -> str:
         """Where the session of this id lies."""
@@ -93,9 +91,17 @@ class LocalStore(Store):
             self.write_state(session)
             if self.durability == "power":
                 sync_folder(os.path.dirname(folder))
+        except FileExistsError:
+            raise  # the folder is another session's
         except OSError:
+            self._check_reachable()
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _check_reachable(self) -> None:
+        """Raises Busy when the disk is not mounted: its uploads are not lost, their clients shall wait."""
+        if not os.path.isdir(self._sessions):
+            raise Busy(f"the store {self.root} cannot be reached; is its disk mounted?")
 
     def write_state(self, session: Session) -> None:
         """Replace a state: write beside, sync, rename, sync the folder."""
@@ -142,6 +148,7 @@ class LocalStore(Store):
             with open(os.path.join(folder, _STATE), "rb") as file:
                 return _decoder.decode(file.read()).session
         except (FileNotFoundError, NotADirectoryError):
+            self._check_reachable()
             raise SessionNotFound(f"the server knows no upload {guid}") from None
         except msgspec.MsgspecError as error:
             logger.warning("the state in %s cannot be read (%s); its client will start over", folder, error)
@@ -253,6 +260,7 @@ class LocalStore(Store):
         """See Store."""
         for guid in list(self._open):
             self.forget(guid)
+        self.disk.close()
         os.close(self._lock)
 
 
@@ -291,14 +299,14 @@ class _LocalSession(StoredSession):
         return os.fstat(self.data).st_size
 
     def receiver(self, skip: int) -> Receiver:
-        return _Appender(self, skip)
+        return Appender(self.store.disk, self.data, self.held, skip)
 
     async def sync(self) -> int:
         held = self.held
         if self.data < 0 or self.store.durability == "process" or held == self.synced:
             return held
         try:
-            if self.store.in_memory:
+            if self.store.disk.in_memory:
                 os.fdatasync(self.data)
             else:
                 await in_thread(os.fdatasync, self.data)
@@ -342,6 +350,7 @@ class _LocalSession(StoredSession):
 
     def _remove(self, destination: Destination | None) -> None:
         self._release(destination)
+        self.stale = True  # nobody must find it in memory who would not find it on disk
         folder = self.store.folder_of(self.session.id)
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, _STATE))  # first: without it the rest is an orphan, not a session
@@ -357,43 +366,6 @@ class _LocalSession(StoredSession):
 
     def _path(self, name: str) -> str:
         return os.path.join(self.store.folder_of(self.session.id), name)
-
-
-class _Appender(Receiver):
-    """Appends to request.data: in place while the disk is quick, in a thread while it is slow."""
-
-    __slots__ = ("_data", "_skip", "_store")
-
-    def __init__(self, stored: _LocalSession, skip: int) -> None:
-        self._store = stored.store
-        self._data = stored.data
-        self._skip = skip
-
-    def write(self, block: memoryview) -> asyncio.Future[None] | None:
-        if self._skip:
-            skipped = min(self._skip, len(block))
-            self._skip -= skipped
-            if skipped == len(block):
-                return None
-            block = block[skipped:]
-        store = self._store
-        begun = time.monotonic()
-        if begun < store.slow_until:
-            return asyncio.ensure_future(in_thread(_append, self._data, block))
-        try:
-            written = os.write(self._data, block)
-            if written != len(block):
-                _append(self._data, block[written:])
-        except OSError as error:
-            raise error_of_os(error) from error
-        if (now := time.monotonic()) - begun > SLOW_WRITE and not store.in_memory:
-            store.slow_until = now + SLOW_SPELL
-        return None
-
-
-def _append(data: int, block: memoryview) -> None:
-    while block:
-        block = block[os.write(data, block) :]
 
 
 def _quiet_since(folder: str) -> float:

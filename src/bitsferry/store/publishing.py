@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 from contextlib import suppress
 
 from bitsferry.protocol.errors import AccessDenied, DestinationExists, DestinationIsFolder
@@ -14,37 +15,32 @@ from bitsferry.store.folder import OWN_PREFIX, Destination, check_destination, s
 __all__ = ["clear_leftovers", "publish"]
 
 _BLOCK = 1 << 20
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 def publish(source: str, guid: str, destination: Destination) -> None:
     """Make the file at `source` appear at `destination`, durable when this returns.
 
     The source stays, as a second link: while it has a link that is not ours the file has been put in its
-    place, which is how a crash between here and the state's next save is told from one before. On another
-    file system a copy beside the destination plays the source's part. `clear_leftovers` ends both.
-    Raises DestinationExists, DestinationIsFolder, FolderNotFound, AccessDenied or OSError.
+    place, which is how a crash between here and the state's next save is told from one before. Where no link
+    leads (another file system, or another mount of the same one, which only the link itself can tell) a copy
+    beside the destination plays the source's part. `clear_leftovers` ends both.
+    Raises DestinationExists, DestinationIsFolder, FolderNotFound, AccessDenied or OSError; then nothing is
+    left beside the destination.
     """
     parts = destination.parts
     with destination.folder.parent(parts, create=destination.create_folders) as folder:
         copy, step = _own_names(guid)
         try:
-            if _placed(source, folder, step):
-                return
-            with suppress(FileNotFoundError):
-                os.unlink(step, dir_fd=folder)
-            if os.stat(source).st_dev == os.fstat(folder).st_dev:
-                linked = _link(source, None, folder, step, destination)
-            else:
-                if _placed(copy, folder, step, dir_fd=folder):
-                    return
-                _copy(source, copy, folder)
-                linked = _link(copy, folder, folder, step, destination)
-            if not linked:
-                _move(source, copy, folder, destination)
+            if not _is_placed(source, copy, step, folder, parts[-1]):
+                _place(source, copy, step, folder, destination)
             os.fsync(folder)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM):
+        except BaseException as error:
+            with suppress(OSError):
+                if not _is_placed(source, copy, step, folder, parts[-1]):
+                    _clear(guid, folder)
+                    os.unlink(_note(source))
+            if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
                 raise AccessDenied(
                     f"the server's account may not write to the folder of {parts[-1]!r}"
                 ) from error
@@ -54,16 +50,29 @@ def publish(source: str, guid: str, destination: Destination) -> None:
 def clear_leftovers(guid: str, destination: Destination) -> None:
     """Delete what `publish` needed beside the destination; harmless when there is nothing."""
     with suppress(Exception), destination.folder.parent(destination.parts) as folder:
-        for name in _own_names(guid):
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
+        _clear(guid, folder)
+
+
+def _clear(guid: str, folder: int) -> None:
+    for name in _own_names(guid):
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
 
 
 def _own_names(guid: str) -> tuple[str, str]:
     return f"{OWN_PREFIX}-{guid}.copy", f"{OWN_PREFIX}-{guid}.step"
 
 
-def _placed(path: str, folder: int, step: str, *, dir_fd: int | None = None) -> bool:
+def _is_placed(source: str, copy: str, step: str, folder: int, name: str) -> bool:
+    """Whether a crash interrupted us after the file appeared."""
+    return (
+        _is_linked(source, folder, step)
+        or _is_linked(copy, folder, step, dir_fd=folder)
+        or _is_moved(source, folder, name)
+    )
+
+
+def _is_linked(path: str, folder: int, step: str, *, dir_fd: int | None = None) -> bool:
     """Whether the file at `path` has a link that is neither itself nor the step towards the destination."""
     try:
         ours = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
@@ -73,6 +82,46 @@ def _placed(path: str, folder: int, step: str, *, dir_fd: int | None = None) -> 
     with suppress(FileNotFoundError):
         links -= os.path.samestat(ours, os.stat(step, dir_fd=folder, follow_symlinks=False))
     return links > 0
+
+
+def _is_moved(source: str, folder: int, name: str) -> bool:
+    """Whether the file at the destination has our bytes, after a crash somewhere in `_move`.
+
+    Its numbers would not do: file systems without links keep times to two seconds, and no inodes.
+    """
+    if not os.path.exists(_note(source)):
+        return False
+    try:
+        there = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(there).st_mode) and _have_same_bytes(there, source)
+    finally:
+        os.close(there)
+
+
+def _have_same_bytes(descriptor: int, path: str) -> bool:
+    with open(descriptor, "rb", closefd=False) as one, open(path, "rb") as other:
+        while block := one.read(_BLOCK):
+            if block != other.read(_BLOCK):
+                return False
+        return not other.read(1)
+
+
+def _note(source: str) -> str:
+    return source + ".placing"
+
+
+def _place(source: str, copy: str, step: str, folder: int, destination: Destination) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(step, dir_fd=folder)
+    if _link(source, None, folder, step, destination):
+        return
+    check_destination(folder, destination.parts[-1], overwrite=destination.overwrite)
+    _copy(source, copy, folder)
+    if not _link(copy, folder, folder, step, destination):
+        _move(source, copy, folder, destination)
 
 
 def _copy(source: str, copy: str, folder: int) -> None:
@@ -91,7 +140,7 @@ def _copy(source: str, copy: str, folder: int) -> None:
 
 
 def _link(path: str, dir_fd: int | None, folder: int, step: str, destination: Destination) -> bool:
-    """Atomic both ways: a link refuses to replace, a rename replaces in one go. False: no links here."""
+    """Atomic both ways: a link refuses to replace, a rename replaces in one go. False: no link leads."""
     name = destination.parts[-1]
     try:
         if not destination.overwrite:
@@ -102,8 +151,6 @@ def _link(path: str, dir_fd: int | None, folder: int, step: str, destination: De
     except FileExistsError:
         raise _exists(folder, name, destination) from None
     except IsADirectoryError:
-        with suppress(FileNotFoundError):
-            os.unlink(step, dir_fd=folder)
         raise DestinationIsFolder(f"{name!r} is a folder, not a file") from None
     except OSError as error:
         if error.errno in _NO_LINKS:
@@ -113,20 +160,12 @@ def _link(path: str, dir_fd: int | None, folder: int, step: str, destination: De
 
 
 def _move(source: str, copy: str, folder: int, destination: Destination) -> None:
-    """The way on file systems without hard links (FAT, some network shares): a copy that is renamed.
+    """The way on file systems without hard links (FAT, some network shares): the copy is renamed.
 
-    A note beside the source says what the copy looks like, so that after a crash the file is known again.
+    A note beside the source says that we came this far, so that after a crash the file is known again.
     """
-    name, note = destination.parts[-1], source + ".placing"
-    with suppress(FileNotFoundError), open(note, encoding="ascii") as reader:
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if reader.read() == f"{there.st_size} {there.st_mtime_ns}":
-            return
-    _copy(source, copy, folder)
-    made = os.stat(copy, dir_fd=folder)
-    with open(note, "w", encoding="ascii") as writer:
-        writer.write(f"{made.st_size} {made.st_mtime_ns}")
-        writer.flush()
+    name, note = destination.parts[-1], _note(source)
+    with open(note, "wb") as writer:
         os.fsync(writer.fileno())
     sync_folder(os.path.dirname(note))
     try:
