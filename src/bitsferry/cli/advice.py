@@ -26,7 +26,7 @@ def advise(error: BitsError, *, user: str | None = None) -> str:
         case errors.DestinationExists():
             return "Choose another name in the URL, or ask for 'allow_overwrites' on the server."
         case errors.AccessDenied():
-            return "Choose another name in the URL, or ask the server's people for the right to write there."
+            return "Choose another name in the URL, or ask the server's people for the right to (over)write."
         case errors.FileTooLarge():
             return "Ask the server's people for a larger limit (max_upload_size, IIS: BITSMaximumUploadSize)."
         case errors.UploadsDisabled():

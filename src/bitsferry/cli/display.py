@@ -43,6 +43,10 @@ class Display:
         """Show `event`."""
         raise NotImplementedError
 
+    def say(self, line: str) -> None:
+        """Say something else between the events."""
+        print(line, flush=True)
+
     def __enter__(self) -> Display:
         return self
 
@@ -137,16 +141,19 @@ class Bar(Display):
                 self._bar.stop()
                 self._print(event)
 
+    def say(self, line: str) -> None:  # noqa: D102
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def _print(self, event: events.Event) -> None:
         for line in _spell(event):
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.say(line)
 
 
 class JsonLines(Display):
     """One JSON object a line, progress at most `every` seconds."""
 
     def __init__(
-        self, out: TextIO, *, every: float = 0.5, clock: Callable[[], float] = time.monotonic
+        self, out: TextIO, *, every: float = 0.25, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._out = out
         self._every = every
@@ -165,6 +172,8 @@ class JsonLines(Display):
 def _spell(event: events.Event) -> list[str]:
     """The event in sentences, none for one that has nothing to say."""
     match event:
+        case events.Started(resumable=False):
+            return ["there is nowhere to remember how far this came: interrupted, it would start over"]
         case events.Started(sent=sent, size=size) if sent:
             return [f"going on at {spell_size(sent)} of {spell_size(size)}, where it stopped before"]
         case events.Retry(error, wait) if wait:

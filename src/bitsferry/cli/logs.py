@@ -18,22 +18,27 @@ def _facts(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _when(record: logging.LogRecord) -> str:
-    return (
-        datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _Text(logging.Formatter):
-    """One line each, `TIME INFO file received path=/in/a.zip bytes=12`, whatever the names hold."""
+    """One line each, `TIME INFO file received path=/in/a.zip bytes=12`, whatever the names hold.
+
+    A traceback follows its line, indented, so that no name in it can pass for a line of the log.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = "".join(f" {key}={_quoted(value)}" for key, value in _facts(record).items())
-        line = f"{_when(record)} {record.levelname} {_one_line(record.getMessage())}{facts}"
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        facts = "".join(f" {key}={_word(value)}" for key, value in _facts(record).items())
+        line = f"{_when(record)} {record.levelname} {_printable(record.getMessage())}{facts}"
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).split("\n")
+            line += "".join("\n    " + _printable(each) for each in trace)
+        return line
 
 
 class _Json(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -44,16 +49,18 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=str)
 
 
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def _quoted(value: object) -> str:
-    text = _one_line(str(value))
-    return json.dumps(text, ensure_ascii=False) if " " in text or '"' in text else text
+def _word(value: object) -> str:
+    """A value without spaces as it is, any other between quotes."""
+    text = str(value)
+    plain = text.isprintable() and not set(text) & set(' "\\')
+    return text if plain else _printable(json.dumps(text, ensure_ascii=False))
 
 
 def start_logging(style: Literal["text", "json"]) -> None:

@@ -11,8 +11,8 @@ from bitsferry import __version__
 __all__ = ["main"]
 
 _COMMANDS = {
-    "serve": "receive uploads into a folder, or as a settings file says",
-    "send": "send a file to a BITS server",
+    "serve": "Receive uploads into a folder, or as a settings file says.",
+    "send": "Send a file to a BITS server.",
 }
 
 
@@ -27,10 +27,12 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
-@click.command(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bitsferry")
 def main() -> None:
     """Receive what Windows machines send with BITS, and send where only Windows could."""

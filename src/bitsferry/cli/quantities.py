@@ -80,7 +80,7 @@ def spell_size(size: float) -> str:
 
 def spell_duration(seconds: float) -> str:
     """`seconds` for people, in at most two units: `0.3 s`, `4 s`, `2 min 5 s`, `14 days`."""
-    if 0 < seconds < 0.95:
+    if 0.05 <= seconds < 0.95:
         return f"{seconds:.1f} s"
     left = round(seconds)
     if left < 60:

@@ -27,7 +27,7 @@ __all__ = ["send"]
 REFUSED, TRY_AGAIN_LATER, INTERRUPTED = 1, 75, 130
 
 PASSWORD_VARIABLE = "BITSFERRY_PASSWORD"  # noqa: S105 (its name, not its value)
-_OURS = ("connection", "content-", "bits-", "cookie", "expect", "transfer-encoding", "x-http-method-override")
+_OURS = ("connection", "content-", "bits-", "expect", "transfer-encoding", "x-http-method-override")
 
 
 def parse_header(text: str) -> tuple[str, str]:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
-
-import msgspec
+from typing import Any
 
 from bitsferry.cli.quantities import parse_duration, parse_size
+from bitsferry.protocol.errors import InvalidName
 from bitsferry.protocol.wire import VALUE_LIMIT
-from bitsferry.server.directory import FOURTEEN_DAYS, Directory
-from bitsferry.server.front import Limits
+from bitsferry.server.connections import Limits
+from bitsferry.server.directory import Directory
+from bitsferry.server.listeners import Address
+from bitsferry.server.names import check_name
 from bitsferry.store.folder import OWN_PREFIX
 from bitsferry.store.local import Durability
 
-__all__ = ["Settings", "SettingsError", "read_settings", "settings_of_folder"]
-
-DEFAULT_LISTEN = "127.0.0.1:8080"
+__all__ = [
+    "KEYS",
+    "Settings",
+    "SettingsError",
+    "read_largest",
+    "read_settings",
+    "read_store",
+    "settings_of_folder",
+]
 
 
 class SettingsError(Exception):
@@ -30,11 +39,11 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything `bitsferry serve` needs to know."""
+    """Everything `bitsferry serve` needs to know; paths are absolute. Raises SettingsError."""
 
     directories: tuple[Directory, ...]
     store: str
-    listen: tuple[str, ...] = (DEFAULT_LISTEN,)
+    listen: tuple[Address, ...] = (Address("127.0.0.1", 8080),)
     durability: Durability = "power"
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
@@ -42,67 +51,17 @@ class Settings:
     method_override: bool = True
     cleanup_interval: float | None = None
 
-
-class _Size(int):
-    """Bytes, as a number or in words."""
-
-
-class _Duration(float):
-    """Seconds, as a number or in words."""
-
-
-class _DirectoryTable(msgspec.Struct, forbid_unknown_fields=True):
-    url: str
-    folder: str
-    upload_enabled: bool = True
-    session_timeout: _Duration = _Duration(FOURTEEN_DAYS)
-    max_upload_size: _Size | None = None
-    allow_overwrites: bool = False
-    host_id: str | None = None
-    host_id_fallback_timeout: _Duration = _Duration(86400)
-    sessions_per_user: int | None = None
-    create_folders: bool = False
-    max_fragment_size: _Size | None = None
-    quota: _Size | None = None
-    free_space_reserve: _Size = _Size(0)
-    read_back: Literal["nobody", "everybody"] = "nobody"
-    notification_type: Literal["none"] = "none"
-    auth: list[Literal["none"]] = []
-
-
-_LIMITS = Limits()
-
-
-class _LimitsTable(msgspec.Struct, forbid_unknown_fields=True):
-    head_size: _Size = _Size(_LIMITS.head_size)
-    header_value_size: _Size = _Size(VALUE_LIMIT)
-    head_time: _Duration = _Duration(_LIMITS.head_time)
-    idle_time: _Duration = _Duration(_LIMITS.idle_time)
-    stall_time: _Duration = _Duration(_LIMITS.stall_time)
-    drain_time: _Duration = _Duration(_LIMITS.drain_time)
-    drain_size: _Size = _Size(_LIMITS.drain_size)
-    linger_size: _Size = _Size(_LIMITS.linger_size)
-    linger_time: _Duration = _Duration(_LIMITS.linger_time)
-    connections: int = _LIMITS.connections
-    connections_per_address: int = _LIMITS.connections_per_address
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    directory: list[_DirectoryTable]
-    listen: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_LISTEN])
-    store: str = "file:./store"
-    durability: Durability = "power"
-    workers: int = 1
-    method_override: bool = True
-    cleanup_interval: _Duration | None = None
-    limits: _LimitsTable = msgspec.field(default_factory=_LimitsTable)
-
-
-def _hook(kind: type, value: Any) -> Any:
-    parsers: dict[type, Callable[[Any], Any]] = {_Size: parse_size, _Duration: parse_duration}
-    if kind in parsers and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return kind(parsers[kind](value))
-    raise ValueError(f"{value!r} is of the wrong kind")
+    def __post_init__(self) -> None:
+        """Sessions must lie where no upload can reach them."""
+        store = os.path.realpath(self.store.removeprefix("file:"))
+        for directory in self.directories:
+            folder = os.path.realpath(directory.folder)
+            inside = os.path.relpath(store, folder).split(os.sep)
+            if inside[0] != os.pardir and not any(name.lower().startswith(OWN_PREFIX) for name in inside):
+                raise SettingsError(
+                    f"the store {store} lies in the folder of {directory.url}, where uploads could write into"
+                    f" it: put it elsewhere, or into {os.path.join(folder, OWN_PREFIX)}"
+                )
 
 
 def settings_of_folder(folder: str) -> Settings:
@@ -118,144 +77,327 @@ def read_settings(path: str) -> Settings:
     """
     try:
         with open(path, "rb") as file:
-            raw = file.read()
-        text = raw.decode("utf-8")
+            text = file.read().decode("utf-8-sig").replace("\r\n", "\n")
         values = tomllib.loads(text)
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        raise SettingsError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    except RecursionError:
+        raise SettingsError(f"{path} is nested too deeply") from None
+    except ValueError as error:
+        said = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
+        raise SettingsError(f"{path}, line {said[2]}: {said[1]}" if said else f"{path}: {error}") from error
     try:
-        return _build(msgspec.convert(values, _File, dec_hook=_hook), os.path.dirname(os.path.abspath(path)))
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{path}{_explain(str(error), text)}") from None
-    except _WrongValueError as error:
-        raise SettingsError(f"{path}{_at(text, error.where)}: {error}") from None
+        return _settings(values, os.path.dirname(os.path.abspath(path)))
+    except _WrongError as error:
+        raise SettingsError(f"{path}, line {_line(text, error.path)}: {error}") from None
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
 
 
-class _WrongValueError(Exception):
-    def __init__(self, message: str, where: str) -> None:
+# What may stand behind a key. Each takes a value as TOML has it and returns what it means, or raises
+# ValueError with a sentence that says what would be right.
+
+Reader = Callable[[Any], Any]
+
+
+def _shown(value: object) -> str:
+    """A value much as TOML spells it, and not too much of it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{_shown(value)} is no text: put it between quotes")  # noqa: TRY004, one for all
+    return value
+
+
+def _path(value: Any) -> str:
+    path = _text(value)
+    if not path or "\0" in path:
+        raise ValueError(f"{_shown(path)} is no path")
+    return path
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{_shown(value)} is neither true nor false (without quotes)")  # noqa: TRY004
+    return value
+
+
+def _one_of(*choices: str) -> Reader:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{_shown(value)} is none of {', '.join(map(_shown, choices))}")
+        return value
+
+    return read
+
+
+def _count(most: int) -> Reader:
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise ValueError(f"{_shown(value)} is no whole number from 1 to {most}")
+        return value
+
+    return read
+
+
+def _size(value: Any) -> int:
+    size = parse_size(value)
+    if not 0 < size < 1 << 63:
+        raise ValueError(f"{_shown(value)} must be at least one byte, and less than 8 EiB")
+    return size
+
+
+def read_largest(value: Any) -> int:
+    """A limit in bytes. Raises ValueError."""
+    if parse_size(value) == 0:
+        raise ValueError("a limit of 0 would let nothing in; leave it out for no limit")
+    return _size(value)
+
+
+def _room(value: Any) -> int:
+    return 0 if parse_size(value) == 0 else _size(value)
+
+
+_DIRECTORY_WANTED = "write [[directory]] with double brackets, and its url and its folder below"
+_CENTURY = 100 * 365.25 * 86400
+
+
+def _patience(value: Any) -> float:
+    duration = parse_duration(value)
+    if duration > _CENTURY:
+        raise ValueError(f"{_shown(value)} is more than a hundred years")
+    return duration
+
+
+def _duration(value: Any) -> float:
+    if not parse_duration(value):
+        raise ValueError("a time of 0 makes no sense here")
+    return _patience(value)
+
+
+def _fallback(value: Any) -> int | None:
+    return None if value == "never" else max(1, round(_duration(value)))
+
+
+def _url(value: Any) -> str:
+    url = _text(value)
+    if not re.fullmatch(r"/(?:[^/?#%]+/)*", url):
+        raise ValueError(f"{_shown(url)} is no path that begins and ends in '/', such as '/in/'")
+    try:
+        for name in url.split("/")[1:-1]:
+            check_name(name)
+    except InvalidName as error:
+        raise ValueError(f"no upload could reach {_shown(url)}: {error.message}") from None
+    return url
+
+
+def _host(value: Any) -> str:
+    host = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,300}", host):
+        raise ValueError(f"{_shown(host)} is no host name or address, without scheme and port")
+    return host
+
+
+def _listen(value: Any) -> tuple[Address, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("""write a list of addresses, such as ["127.0.0.1:8080"]""")
+    return tuple(Address.parse(_text(address)) for address in value)
+
+
+def read_store(value: Any) -> str:
+    """The URL of a store, `file:PATH`, from one like it or from a plain path. Raises ValueError."""
+    scheme, colon, rest = _text(value).partition(":")
+    if not colon:
+        return "file:" + _path(value)
+    if scheme != "file":
+        raise ValueError(f"there is no store of the kind {_shown(scheme)}; write file:FOLDER")
+    return "file:" + _path(rest.removeprefix("//"))
+
+
+def _tables(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(_DIRECTORY_WANTED)
+    return value
+
+
+def _not_yet(what: str, instead: str, *, only: object = None) -> Reader:
+    """A setting of a later version; `only` is the value that asks for nothing."""
+
+    def read(value: Any) -> None:
+        if only is None or value != only:
+            raise ValueError(f"this version of bitsferry does not have {what} yet; {instead}")
+
+    return read
+
+
+_NOTIFICATION = "the notification of an application"
+_AUTHENTICATION = "the authentication of users"
+_OPEN = """leave it out or write ["none"], and whoever reaches the URL may upload"""
+
+_DIRECTORY: dict[str, Reader] = {
+    "url": _url,
+    "folder": _path,
+    "upload_enabled": _yes_or_no,
+    "allow_overwrites": _yes_or_no,
+    "max_upload_size": read_largest,
+    "max_fragment_size": read_largest,
+    "quota": read_largest,
+    "free_space_reserve": _room,
+    "sessions_per_user": _count(1_000_000_000),
+    "session_timeout": _duration,
+    "create_folders": _yes_or_no,
+    "read_back": _one_of("nobody", "everybody"),
+    "host_id": _host,
+    "host_id_fallback_timeout": _fallback,
+    "notification_type": _not_yet(_NOTIFICATION, 'leave it out or write "none"', only="none"),
+    "notification_url": _not_yet(_NOTIFICATION, "leave it out"),
+    "auth": _not_yet(_AUTHENTICATION, _OPEN, only=["none"]),
+    "htpasswd": _not_yet(_AUTHENTICATION, "leave it out"),
+}
+
+_LIMITS: dict[str, Reader] = {
+    "connections": _count(1_000_000),
+    "connections_per_address": _count(1_000_000),
+    "head_size": _size,
+    "header_value_size": _size,
+    "head_time": _duration,
+    "idle_time": _duration,
+    "stall_time": _duration,
+    "drain_time": _patience,
+    "drain_size": _size,
+    "linger_size": _size,
+    "linger_time": _patience,
+}
+
+_TOP: dict[str, Reader] = {
+    "listen": _listen,
+    "store": read_store,
+    "durability": _one_of("power", "process"),
+    "workers": _count(64),
+    "cleanup_interval": _duration,
+    "method_override": _yes_or_no,
+    "directory": _tables,
+    "limits": lambda table: _read("limits", table, ("limits",)),
+}
+
+KEYS: dict[str, dict[str, Reader]] = {"": _TOP, "directory": _DIRECTORY, "limits": _LIMITS}
+"""Every table of the file with its keys and what reads them; "" is the top."""
+
+
+# From tables to settings
+
+Path = tuple[str | int, ...]
+
+
+class _WrongError(Exception):
+    """What stands at `path` is wrong."""
+
+    def __init__(self, path: Path, message: str) -> None:
         super().__init__(message)
-        self.where = where
+        self.path = path
 
 
-def _build(file: _File, base: str) -> Settings:
-    if not file.directory:
-        raise _WrongValueError("at least one [[directory]] is needed", "$")
-    if not file.listen:
-        raise _WrongValueError("at least one address is needed", "$.listen")
-    if not 1 <= file.workers <= 64:
-        raise _WrongValueError("workers is a number from 1 to 64", "$.workers")
-    directories = tuple(_directory(table, number, base) for number, table in enumerate(file.directory))
+def _settings(values: dict[str, Any], base: str) -> Settings:
+    top = _read("", values, ())
+    if "directory" not in top:
+        raise _WrongError((), f"at least one directory is needed: {_DIRECTORY_WANTED}")
+    directories = [
+        _directory(table, ("directory", number), base) for number, table in enumerate(top.pop("directory"))
+    ]
+    _check_urls(directories)
+    limits = top.pop("limits", {})
+    if "header_value_size" in limits:
+        top["header_value_size"] = limits.pop("header_value_size")
+    if "listen" in top:
+        top["listen"] = tuple(address.below(base) for address in top["listen"])
+    store = top.pop("store", "file:store").removeprefix("file:")
+    return Settings(tuple(directories), "file:" + os.path.join(base, store), limits=Limits(**limits), **top)
+
+
+def _directory(table: Any, path: Path, base: str) -> Directory:
+    known = _read("directory", table, path)
+    for key in ("url", "folder"):
+        if key not in known:
+            raise _WrongError(path, f"this [[directory]] has no {key}")
+    known["folder"] = os.path.join(base, known["folder"])
+    for key in ("notification_type", "auth"):
+        known.pop(key, None)
+    return Directory(**known)
+
+
+def _check_urls(directories: list[Directory]) -> None:
     urls = [directory.url for directory in directories]
     for number, url in enumerate(urls):
         if url in urls[:number]:
-            raise _WrongValueError(f"the url {url!r} is there twice", f"$.directory[{number}].url")
-    limits = {name: getattr(file.limits, name) for name in Limits.__dataclass_fields__}
-    for name, value in limits.items():
-        if value <= 0 and name not in ("drain_time", "linger_time"):
-            raise _WrongValueError(f"{name} must be more than 0", f"$.limits.{name}")
-    return Settings(
-        directories,
-        _store(file.store, base),
-        tuple(_listen(address, base) for address in file.listen),
-        file.durability,
-        file.workers,
-        Limits(**limits),
-        int(file.limits.header_value_size),
-        file.method_override,
-        file.cleanup_interval,
-    )
+            raise _WrongError(
+                ("directory", number, "url"), f"url: there is a [[directory]] for {_shown(url)} already"
+            )
 
 
-def _directory(table: _DirectoryTable, number: int, base: str) -> Directory:
-    where = f"$.directory[{number}]"
-    if not re.fullmatch(r"/(?:[^/?#%\\\x00-\x1f]+/)*", table.url):
-        raise _WrongValueError("a url is a path that begins and ends in '/', such as '/in/'", where + ".url")
-    if table.sessions_per_user is not None and table.sessions_per_user < 1:
-        raise _WrongValueError(
-            "sessions_per_user is at least 1; leave it out for no limit", where + ".sessions_per_user"
-        )
-    if table.session_timeout <= 0:
-        raise _WrongValueError("a session_timeout is more than 0", where + ".session_timeout")
-    if table.host_id is not None and not re.fullmatch(r"[A-Za-z0-9.:_-]{1,300}", table.host_id):
-        raise _WrongValueError(
-            "a host_id is a host name or an address, without port or scheme", where + ".host_id"
-        )
-    known = {
-        name: getattr(table, name)
-        for name in Directory.__dataclass_fields__
-        if name not in ("url", "folder", "host_id_fallback_timeout")
-    }
-    return Directory(
-        table.url,
-        os.path.join(base, table.folder),
-        host_id_fallback_timeout=int(table.host_id_fallback_timeout) or None,
-        **known,
-    )
+def _read(name: str, table: Any, path: Path) -> dict[str, Any]:
+    """What the keys of a table mean."""
+    if not isinstance(table, dict):
+        raise _WrongError(path, f"{name}: {_shown(table)} is no table of keys and values")
+    meant = {}
+    for key, value in table.items():
+        if key not in KEYS[name]:
+            raise _WrongError(
+                (*path, key), f"the key {_shown(key)} is unknown{_where(name)}; {_hint(name, key)}"
+            )
+        try:
+            meant[key] = KEYS[name][key](value)
+        except ValueError as error:
+            raise _WrongError((*path, key), f"{key}: {error}") from None
+    return meant
 
 
-def _store(url: str, base: str) -> str:
-    scheme, colon, rest = url.partition(":")
-    if not colon:
-        return "file:" + os.path.join(base, url)
-    if scheme != "file":
-        raise _WrongValueError(f"there is no store of the kind {scheme!r}; write file:FOLDER", "$.store")
-    return "file:" + os.path.join(base, rest.removeprefix("//"))
+def _where(name: str) -> str:
+    return {"": "", "directory": " in a [[directory]]", "limits": " in [limits]"}[name]
 
 
-def _listen(address: str, base: str) -> str:
-    kind, colon, path = address.partition(":")
-    return f"unix:{os.path.join(base, path)}" if colon and kind == "unix" else address
+def _hint(name: str, key: str) -> str:
+    """Where an unknown key belongs, or the nearest known one."""
+    for other, keys in KEYS.items():
+        if key in keys:
+            return f"it belongs{_where(other)}" if other else "it belongs at the top, before all tables"
+    plain = {_plain(known): known for known in KEYS[name]}
+    near = difflib.get_close_matches(_plain(key), plain, 1, 0.5)
+    return f"did you mean {plain[near[0]]}?" if near else "known here: " + ", ".join(KEYS[name])
 
 
-# Where an error is, for people
+def _plain(key: str) -> str:
+    """A key without what people spell in different ways, IIS's BITSAllowOverwrites for example."""
+    return key.lower().removeprefix("bits").replace("_", "").replace("-", "")
 
 
-def _explain(said: str, text: str) -> str:
-    """What msgspec said, with the line, and the nearest key we know instead of an unknown one."""
-    message, _, where = said.partition(" - at ")
-    where = where.strip("`") or "$"
-    unknown = re.match(r"Object contains unknown field `(.*)`", message)
-    if unknown:
-        key = unknown[1]
-        known = sorted(_keys_at(where))
-        near = difflib.get_close_matches(key, known, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(known)
-        return f"{_at(text, f'{where}.{key}')}: the key {key!r} is unknown; {hint}"
-    missing = re.match(r"Object missing required field `(.*)`", message)
-    if missing:
-        return f"{_at(text, where)}: the key {missing[1]!r} is missing"
-    key = re.split(r"[.\[]", where.removeprefix("$."))[-1 if "[" not in where.rsplit(".", 1)[-1] else 0]
-    return f"{_at(text, where)}: {key}: {message[:1].lower() + message[1:]}"
+def _line(text: str, path: Path) -> int:
+    """The line on which the statement begins that put something at `path`.
+
+    A piece of the file is read again, cut off behind more and more of its lines, until `path` is in it.
+    """
+    lines = text.split("\n")
+
+    def whole(count: int) -> tuple[int, Any]:
+        """What stands in the first `count` lines, less those of an unfinished statement at their end."""
+        while True:
+            try:
+                return count, tomllib.loads("\n".join(lines[:count]))
+            except (ValueError, RecursionError):
+                count -= 1
+
+    end = bisect_left(range(len(lines)), True, key=lambda count: _contains(whole(count)[1], path))
+    return whole(end - 1)[0] + 1 if end else 1
 
 
-def _keys_at(where: str) -> list[str]:
-    tables: dict[str, type] = {"$": _File, "$.limits": _LimitsTable}
-    return list(get_type_hints(tables.get(where, _DirectoryTable)))
-
-
-def _at(text: str, where: str) -> str:
-    """`, line N` for a path such as `$.directory[1].url`; nothing where the line cannot be told."""
-    steps = re.fullmatch(r"\$(?:\.(\w[\w-]*))?(?:\[(\d+|\.\.\.)\])?(?:\.([^.\[]+))?.*", where)
-    if steps is None or steps[1] is None:
-        return ""
-    table, key = (
-        (steps[1], steps[3]) if steps[3] or (steps[2] and steps[1] == "directory") else ("", steps[1])
-    )
-    index = int(steps[2]) if steps[2] and steps[2].isdigit() else 0
-    current, seen, header = "", -1, 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        opened = re.match(r"\s*\[+\s*([\w.-]+)\s*\]+", line)
-        if opened:
-            current = opened[1]
-            seen += current == table
-            if current == table and seen == index:
-                header = number
-            continue
-        here = current == table and (not table or table == "limits" or seen == index)
-        if here and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-            return f", line {number}"
-    return f", line {header}" if header else ""
+def _contains(values: Any, path: Path) -> bool:
+    for step in path:
+        try:
+            values = values[step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True

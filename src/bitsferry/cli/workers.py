@@ -6,77 +6,102 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 
-__all__ = ["supervise"]
+__all__ = ["Work", "supervise"]
 
 logger = logging.getLogger(__name__)
 
-_RESTART_PAUSE = 1.0  # seconds between two starts of a worker that died
+_RESTART_PAUSE = (
+    1  # seconds until a worker that died is replaced: one that cannot live must not eat the machine
+)
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM}
+
+Work = Callable[[int, Callable[[], None], int], None]
+"""What a worker does: called with its number, what to call when it is ready, and its `lifeline`, a descriptor
+that can be read (as empty) when the parent is gone."""
 
 
-def supervise(count: int, work: Callable[[int, Callable[[], None]], None], ready: Callable[[], None]) -> None:
-    """Run `work(number, worker_is_ready)` in `count` processes until SIGTERM or SIGINT.
+def supervise(
+    count: int,
+    work: Work,
+    *,
+    ready: Callable[[], None],
+    reload: Callable[[], bool],
+    stopping: Callable[[], None],
+) -> bool:
+    """Let `count` processes `work` until SIGTERM or SIGINT, and replace those that die.
 
-    `ready` is called once all of them are. A worker that dies is started anew; SIGHUP reaches all. Returns
-    when every worker has ended.
+    `ready` is called when all are. At SIGHUP `reload` is called, and when it returns true, the workers get
+    the signal, too. `stopping` is called before they are told to end. Returns when every worker has ended;
+    false when one could not even start.
     """
-    workers: dict[int, int] = {}
-    stopping = False
+    # Signals are taken one by one, where we wait for them, and never in the middle of something.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for noted in (signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(noted, lambda *_: None)  # some systems do not even note what is ignored
+    lifeline = os.pipe()
+    workers: dict[int, int] = {}  # the number of each process
 
-    def pass_on(number: int, frame: object) -> None:
-        nonlocal stopping
-        stopping = stopping or number != signal.SIGHUP
-        for process in workers:
-            os.kill(process, number)
-
-    waiting = []
-    for number in range(count):
-        process, line = _start(number, work)
+    def start(number: int) -> bool:
+        process, is_ready = _start(number, work, lifeline)
         workers[process] = number
-        waiting.append(line)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, pass_on)
-    if all(_said_ready(line) for line in waiting):
+        return is_ready
+
+    def tell(signal_number: int) -> None:
+        for process in workers:
+            os.kill(process, signal_number)
+
+    started = all(start(number) for number in range(count))
+    if started:
         ready()
     else:
-        pass_on(signal.SIGTERM, None)
-    failed = False
+        tell(signal.SIGTERM)
+    over = not started
     while workers:
-        process, status = os.wait()
-        number = workers.pop(process, -1)
-        if number < 0 or stopping:
-            failed = failed or (status != 0 and not stopping)
-            continue
-        logger.error("worker %d died (%s); starting another", number, _how(status))
-        time.sleep(_RESTART_PAUSE)
-        process, line = _start(number, work)
-        workers[process] = number
-        _said_ready(line)
-    if failed:
-        sys.exit(1)
+        match signal.sigwait(_SIGNALS):
+            case signal.SIGTERM | signal.SIGINT:
+                if not over:
+                    stopping()
+                over = True
+                tell(signal.SIGTERM)
+            case signal.SIGHUP:
+                if not over and reload():
+                    tell(signal.SIGHUP)
+            case signal.SIGALRM if not over:
+                for number in set(range(count)) - set(workers.values()):
+                    start(number)
+            case signal.SIGCHLD:
+                _bury(workers, expected=over)
+                if not over and len(workers) < count:
+                    signal.alarm(_RESTART_PAUSE)
+    return started
 
 
-def _start(number: int, work: Callable[[int, Callable[[], None]], None]) -> tuple[int, int]:
-    """Fork a worker; returns its process and the end of a pipe it writes to when it is ready."""
+def _start(number: int, work: Work, lifeline: tuple[int, int]) -> tuple[int, bool]:
+    """Fork a worker; returns its process, and whether it got ready, when it is or when it died."""
     reader, writer = os.pipe()
     process = os.fork()
     if process:
         os.close(writer)
-        return process, reader
-    os.close(reader)
-    status = 1
+        with open(reader, "rb", buffering=0) as line:
+            return process, line.read(1) == b"1"
+    status: object = 1
     try:
-        for default in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(default, signal.SIG_DFL)
-        work(number, lambda: _say_ready(writer))
+        os.close(reader)
+        os.close(lifeline[1])
+        for one in _SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        work(number, lambda: _say_ready(writer), lifeline[0])
         status = 0
+    except SystemExit as end:
+        status = end.code
     except Exception:
         logger.exception("worker %d failed", number)
     finally:
         sys.stdout.flush()
-        os._exit(status)
+        os._exit(status if isinstance(status, int) else 1)
 
 
 def _say_ready(writer: int) -> None:
@@ -84,16 +109,18 @@ def _say_ready(writer: int) -> None:
     os.close(writer)
 
 
-def _said_ready(reader: int) -> bool:
-    try:
-        return os.read(reader, 1) == b"1"
-    finally:
-        os.close(reader)
+def _bury(workers: dict[int, int], *, expected: bool) -> None:
+    """Take out of `workers` those that ended."""
+    for process, number in list(workers.items()):
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            del workers[process]
+            if not expected:
+                logger.error(
+                    "a worker ended; another one starts", extra={"worker": number, "how": _how(status)}
+                )
 
 
 def _how(status: int) -> str:
-    return (
-        f"signal {os.WTERMSIG(status)}"
-        if os.WIFSIGNALED(status)
-        else f"exit {os.waitstatus_to_exitcode(status)}"
-    )
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

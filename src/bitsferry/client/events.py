@@ -30,12 +30,16 @@ class Error(msgspec.Struct, frozen=True):
 
 
 class Started(_Event, frozen=True):
-    """The file is open; `sent` of its bytes were acknowledged in an earlier run."""
+    """The file is open; `sent` of its bytes were acknowledged in an earlier run.
+
+    Not `resumable`: there is nowhere to remember this run, so another one would start over.
+    """
 
     file: str
     url: str
     size: int
     sent: int
+    resumable: bool
 
 
 class Progress(_Event, frozen=True):

@@ -20,7 +20,7 @@ def next_fragment_length(length: int, seconds: float) -> int:
     """
     if SHORTEST <= seconds <= LONGEST:
         return length
-    ideal = 2 * length if seconds <= 0 else min(2 * length, int(length * BEST / seconds))
+    ideal = 2 * length if seconds < SHORTEST else int(length * BEST / seconds)
     return max(SMALLEST, min(ideal, LARGEST_FRAGMENT))
 
 

@@ -37,14 +37,25 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 class Place:
-    """The memory of one file on its way to one URL; nobody else has it at the same time."""
+    """The memory of one file on its way to one URL; nobody else has it at the same time.
 
-    def __init__(self, path: str) -> None:
+    `path` None: there is nowhere to remember anything, on a full disk perhaps. A file wants to be sent all
+    the same; interrupted, it would start over.
+    """
+
+    def __init__(self, path: str | None) -> None:
         self._path = path
         self._synced: str | None = None
 
+    @property
+    def lasts(self) -> bool:
+        """Whether another run can go on from here."""
+        return self._path is not None
+
     def recall(self) -> Memory | None:
         """What is remembered; what cannot be read is taken for nothing."""
+        if self._path is None:
+            return None
         try:
             with open(self._path, "rb") as file:
                 return msgspec.json.decode(file.read(), type=Memory)
@@ -55,8 +66,10 @@ class Place:
         """Replace what is remembered, as a whole.
 
         A new session is synced, so that a power cut does not lose it. An offset is not: the server knows it
-        better, and says it at the first fragment.
+        better, and says it at the first fragment. Raises OSError, and then remembers what it did before.
         """
+        if self._path is None:
+            return
         beside = self._path + ".new"
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:
@@ -69,8 +82,9 @@ class Place:
 
     def forget(self) -> None:
         """There is nothing to go on with."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
 
 
 class Places:
@@ -82,30 +96,36 @@ class Places:
     @contextlib.contextmanager
     def take(self, file: str, url: str) -> Iterator[Place]:
         """The place of this file and URL, for this process alone. Raises AlreadyBeingSent."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
         key = hashlib.sha256(f"{os.path.abspath(file)}\n{url}".encode("utf-8", "surrogateescape")).hexdigest()
         path = os.path.join(self._folder, key[:32])
-        descriptor = _lock(path + ".lock")
-        if descriptor is None:
-            raise AlreadyBeingSent(f"another process is sending {os.path.basename(file)} to {url} just now")
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            descriptor = _lock(path + ".lock")
+        except BlockingIOError:
+            name = os.path.basename(file)
+            raise AlreadyBeingSent(f"another process is sending {name} to {url} just now") from None
+        except OSError:
+            yield Place(None)
+            return
         try:
             yield Place(path + ".json")
         finally:
             _unlock(descriptor, path + ".lock")
 
 
-# A lock ends with its process, whatever ends that; a file that only exists would not.
+# A lock ends with its process, whatever ends that; a file that only exists would not. `_lock` returns the
+# descriptor of the locked file, and raises BlockingIOError when somebody else has it.
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(path: str) -> int | None:
+    def _lock(path: str) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             os.close(descriptor)
-            return None
+            raise BlockingIOError from None
         return descriptor
 
     def _unlock(descriptor: int, path: str) -> None:
@@ -116,8 +136,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(path: str) -> int | None:
-        """The descriptor of the locked file, or None when somebody else has it."""
+    def _lock(path: str) -> int:
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -125,11 +144,11 @@ else:
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     return descriptor
             except FileNotFoundError:
-                pass
-            except BlockingIOError:
+                pass  # its last owner removed it between our open and our lock
+            except OSError:
                 os.close(descriptor)
-                return None
-            os.close(descriptor)  # its last owner removed it between our open and our lock
+                raise
+            os.close(descriptor)
 
     def _unlock(descriptor: int, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -71,7 +71,7 @@ class Transfer:
         self._upload = Upload(file.size, name=file.name, progress=self._recall())
         self._upload.fragment_length = pace.FIRST_FRAGMENT
         self._farthest = self._upload.progress.sent
-        self._tell(events.Started(file.shown, self._url, file.size, self._farthest))
+        self._tell(events.Started(file.shown, self._url, file.size, self._farthest, self._place.lasts))
         return self._upload
 
     def _recall(self) -> Progress | None:
@@ -149,12 +149,6 @@ class Transfer:
     def _remember(self, progress: Progress) -> None:
         if progress.session_id is None:
             return
-        self._place.remember(
-            Memory(
-                self._file.shown,
-                self._url,
-                self._user,
-                self._file.identity,
-                progress,
-            )
-        )
+        memory = Memory(self._file.shown, self._url, self._user, self._file.identity, progress)
+        with contextlib.suppress(OSError):  # a full disk at home is no reason not to send
+            self._place.remember(memory)

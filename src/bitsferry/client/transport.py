@@ -20,7 +20,7 @@ from bitsferry.protocol.packets import Ack, Fragment, Packet
 
 __all__ = ["Credentials", "NotTrusted", "OnBlock", "Transport"]
 
-# Seconds. The last two are Windows' timers (MC-BUP 5.4 of our PROTOCOL.md, 3.1.2 of the original).
+# Seconds; the last two are the upload timers of MC-BUP 3.1.2. SENDING counts from the last byte taken.
 CONNECTING = 30.0
 SENDING = 120.0
 ANSWERING = 300.0
@@ -98,7 +98,7 @@ class Transport:
                 self._authorization = self._credentials.answer(_all(response, "WWW-Authenticate"))
                 if self._authorization is not None:
                     response = self._say(packet, file, where, on_block)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:
             self.close()
             _explain(error, where)
         except BaseException:
@@ -181,7 +181,8 @@ class Transport:
             headers.append((wire.OVERRIDE, wire.METHOD))
         if self._authorization is not None and "authorization" not in given:
             headers.append(("Authorization", self._authorization))
-        if cookies := self._cookies.get(where.host):
+        cookies = self._cookies.get(where.host)
+        if cookies and "cookie" not in given:
             headers.append(("Cookie", "; ".join(f"{name}={value}" for name, value in cookies.items())))
         return headers
 
@@ -221,6 +222,8 @@ def _explain(error: Exception, where: Destination) -> NoReturn:
         raise NotTrusted(f"the certificate of {host} is not trusted: {error.verify_message}") from error
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         raise NotTrusted(f"{host} does not speak https at port {port}; is it http?") from error
+    if isinstance(error, UnicodeError):
+        raise TransportFailed(f"the host {host} cannot be found: it cannot be the name of one") from error
     if isinstance(error, OSError):
         raise TransportFailed(_reason(error, host, port)) from error
     said = str(error).strip() or type(error).__name__

@@ -60,7 +60,7 @@ class Progress:
     fragment_limit: int = LARGEST_FRAGMENT
     reply_url: str | None = None
     closing: bool = False
-    """The reply is fetched, or a Close-Session was said: the server may have released the reply by now."""
+    """The reply is fetched: once the Close is said, the server may have released it."""
 
 
 class Upload:
@@ -107,8 +107,6 @@ class Upload:
         self._fall_back(now)
         packet = self._next()
         self._in_flight = packet
-        if isinstance(packet, CloseSession):
-            self.progress.closing = True
         return packet
 
     def _next(self) -> Packet | None:
@@ -271,9 +269,7 @@ class Upload:
 
     def _continue(self) -> None:
         """After any success: the next step is what the offset says."""
-        if self.progress.session_id is None:
-            self.state = State.CREATE_SESSION
-        elif self.progress.sent < self.size:
+        if self.progress.sent < self.size:
             self.state = State.FRAGMENT
         elif self.progress.sent > self.size:
             # A Close would now throw away what the server holds, and be answered as a success (C9).

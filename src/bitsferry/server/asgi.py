@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -26,25 +26,25 @@ from bitsferry.store.threads import error_of_os, in_thread, settled
 
 __all__ = ["AsgiApp", "Directory"]
 
-logger = logging.getLogger(__name__)
-
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_BLOCK = 256 * 1024  # bytes of a file given out at once
 _STALL_TIME = 120.0  # seconds without a byte of a body after which its client counts as gone
+_GRACE = 0.25  # seconds in which a body that has to end may still bring what had arrived before
+_BEARABLE = 16 * 1024 * 1024  # bytes of a refused body read to its end: more than a Windows fragment
+_BLOCK = 256 * 1024  # bytes of a file given out at once
 _LENGTH = re.compile(r"[0-9]{1,20}")
 
 
 class AsgiApp:
-    """An ASGI 3 application that receives uploads into `directories`.
+    """An ASGI 3 application that receives uploads into `directories`; it needs asyncio.
 
     `store` is where unfinished uploads live; it may be left out for a single directory, whose folder then
     holds it, hidden. `shared`: several processes serve the same store. Nothing is touched before the first
     request or the lifespan's start, so that a server may import the application in one process and run it in
-    others. Raises ValueError for directories or a store that cannot be meant.
+    others. Raises ValueError for directories that cannot be meant.
     """
 
     def __init__(
@@ -56,6 +56,11 @@ class AsgiApp:
         method_override: bool = True,
         header_value_limit: int = VALUE_LIMIT,
     ) -> None:
+        for directory in directories:
+            if not (directory.url.startswith("/") and directory.url.endswith("/")):
+                raise ValueError(
+                    f"a url begins and ends in '/', such as '/in/'; this one is {directory.url!r}"
+                )
         self._directories = directories
         self._location = store or _hidden_store(directories)
         self._durability = durability
@@ -64,15 +69,10 @@ class AsgiApp:
         self._header_value_limit = header_value_limit
         self._application: Application | None = None
         self._tidying: asyncio.Task[None] | None = None
-        self._stories: dict[asyncio.Task[Response], _MessageBody] = {}
-        for directory in directories:
-            if not (directory.url.startswith("/") and directory.url.endswith("/")):
-                raise ValueError(
-                    f"a url begins and ends in '/', such as '/in/'; this one is {directory.url!r}"
-                )
+        self._answering: dict[asyncio.Task[Response], _MessageBody] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection as ASGI means the word: a request, a lifespan, or a websocket to refuse."""
+        """Serve what ASGI calls a connection: a request, a lifespan, or a websocket, which is refused."""
         match scope["type"]:
             case "http":
                 await self._serve(scope, receive, send)
@@ -89,7 +89,7 @@ class AsgiApp:
     def start(self) -> None:
         """Open the store and begin to tidy up; the first request does it where nobody else did.
 
-        Does nothing a second time. Raises StoreFailed.
+        Does nothing a second time. Raises StoreFailed, or ValueError for a kind of store there is none of.
         """
         if self._application is None:
             self._application = self._open()
@@ -99,14 +99,13 @@ class AsgiApp:
 
     async def stop(self) -> None:
         """End what still runs at a block's edge, keeping its bytes; then let go of the store."""
-        for body in self._stories.values():
+        for body in self._answering.values():
             body.end(BodyInterrupted("the server is being stopped"))
-        if self._stories:
-            await asyncio.wait(self._stories)
-        if self._tidying is not None:
+        while self._answering:
+            await asyncio.wait(self._answering)
+        if self._tidying is not None and not self._tidying.done():
             self._tidying.cancel()
             await asyncio.wait([self._tidying])
-            self._tidying = None
         if self._application is not None:
             self._application.service.store.close()
             self._application = None
@@ -128,14 +127,14 @@ class AsgiApp:
         while (await receive())["type"] == "lifespan.startup":
             try:
                 self.start()
-            except BitsError as error:
-                await send({"type": "lifespan.startup.failed", "message": f"bitsferry: {error.message}"})
+            except (BitsError, ValueError) as error:
+                await send({"type": "lifespan.startup.failed", "message": f"bitsferry: {error}"})
                 return
             await send({"type": "lifespan.startup.complete"})
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    # A request, from head to answer
+    # A request, from its head to the answer
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
@@ -144,50 +143,49 @@ class AsgiApp:
         request = Request(scope["method"], _target(scope), headers, body, client[0] if client else "")
         with suppress(ConnectionLost, OSError):  # nobody is left to answer
             response = await self._answer(request, body)
-            if response.body is None:
-                await _send_head(send, response)
-                await send({"type": "http.response.body"})
-            else:
+            if response.body is not None:
                 await _give_out(receive, send, response, response.body)
+            elif body.unread:
+                await _refuse(send, response, body)
+            else:
+                await _respond(send, response)
 
     async def _answer(self, request: Request, body: _MessageBody) -> Response:
         """What the application answers, in a task of its own, which nobody cancels.
 
-        A server that cancels the request ends the body as a broken line does, and waits until the application
-        has made sure of its bytes: behind our own front it is not cancelled half-way either.
+        A server that cancels a request ends its body, as a broken line does, and waits until the application
+        has made sure of the bytes: behind our own front it is never cancelled half-way either.
         """
         try:
             self.start()
         except BitsError as error:
             return respond_to_error(error, request)
         assert self._application is not None
-        story = asyncio.get_running_loop().create_task(_whole(self._application(request)))
-        self._stories[story] = body
-        story.add_done_callback(self._stories.pop)
+        answering = asyncio.get_running_loop().create_task(self._application(request))
+        self._answering[answering] = body
+        answering.add_done_callback(self._answering.pop)
         try:
-            await asyncio.wait([story])
+            await asyncio.wait([answering])
         except asyncio.CancelledError:
             body.end(ConnectionLost())
             with suppress(asyncio.CancelledError, ConnectionLost):
-                await settled(story)
-            _let_go(story)
+                await settled(answering)
+            _let_go(answering)
             raise
-        return story.result()
+        return answering.result()
 
 
-async def _whole(answer: Awaitable[Response]) -> Response:
-    return await answer
-
-
-def _let_go(story: asyncio.Task[Response]) -> None:
+def _let_go(answering: asyncio.Task[Response]) -> None:
     """Nobody hears this answer any more: close the file it may have."""
-    if not story.cancelled() and story.exception() is None and (file := story.result().body) is not None:
-        os.close(file.descriptor)
+    if not answering.cancelled() and answering.exception() is None:
+        file = answering.result().body
+        if file is not None:
+            os.close(file.descriptor)
 
 
 def _hidden_store(directories: tuple[Directory, ...]) -> str:
     if len(directories) != 1:
-        raise ValueError("name at least one directory, and with several the store they share")
+        raise ValueError("name at least one directory, and with several of them the store they share")
     return "file:" + os.path.join(os.path.abspath(directories[0].folder), OWN_PREFIX)
 
 
@@ -205,9 +203,8 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 def _target(scope: Scope) -> str:
     """The target as it stood on the wire, without the prefix under which the application is mounted.
 
-    A mount's prefix stands in `root_path`. Whether `path` has it too depends on who mounts (Starlette changed
-    its mind in 0.33), and `path` is decoded; `raw_path` is what the client said, prefix included, except
-    behind a proxy that took it away.
+    `root_path` is that prefix. `raw_path` is what the client said, except behind a proxy that cut the prefix
+    off. `path` is decoded, and has the prefix or not: Starlette, for one, changed its mind about it.
     """
     raw: bytes | None = scope.get("raw_path")
     path = raw.decode("latin-1").partition("?")[0] if raw else quote(scope["path"])
@@ -225,62 +222,100 @@ def _target(scope: Scope) -> str:
 
 
 class _MessageBody(Body):
-    """A body that comes in ASGI's messages."""
+    """A body that comes in ASGI's messages; `unread` bytes of it nobody took yet."""
 
-    __slots__ = ("_end", "_patience", "_receive", "_remaining")
+    __slots__ = ("_deadline", "_end", "_on_its_way", "_patience", "_receive", "unread")
 
     def __init__(self, receive: Receive, headers: dict[str, str]) -> None:
         length = headers.get("content-length", "")
+        self.unread = int(length) if _LENGTH.fullmatch(length) else 0
         self._receive = receive
-        self._remaining = int(length) if _LENGTH.fullmatch(length) else 0
+        self._on_its_way = "expect" not in headers  # else it comes when we ask for it
         self._patience: asyncio.Timeout | None = None  # somebody waits for a message
-        self._end: Exception | None = None  # why the body ends before its last byte
+        self._end: Exception | None = None  # why the body ends before its last byte,
+        self._deadline = math.inf  # and when
 
     async def into(self, receiver: Receiver) -> None:
         """See Body."""
-        while self._remaining > 0:
+        while self.unread > 0:
             message = await self._next()
             if message["type"] == "http.disconnect":
                 raise ConnectionLost
-            block = memoryview(message.get("body", b""))[: self._remaining]
-            self._remaining -= len(block)
+            block = memoryview(message.get("body", b""))[: self.unread]
+            self.unread -= len(block)
             if block and (written := receiver.write(block)) is not None:
                 await settled(asyncio.ensure_future(written))
-            if self._remaining > 0 and not message.get("more_body", False):
-                raise BodyInterrupted(f"the body ended {self._remaining} bytes early")
-
-    def stop(self) -> None:
-        """See Body."""
-        self.end(BodyInterrupted("a newer request of this upload took over"))
-
-    def end(self, reason: Exception) -> None:
-        """Have `into` raise `reason` at the next block's edge, which is now when it waits for a block."""
-        if self._end is None:
-            self._end = reason
-            if self._patience is not None and not self._patience.expired():
-                self._patience.reschedule(0)
+            if self.unread > 0 and not message.get("more_body", False):
+                raise BodyInterrupted(f"the body ended {self.unread} bytes early")
 
     async def _next(self) -> Message:
-        if self._end is not None:
+        now = asyncio.get_running_loop().time()
+        if self._end is not None and now >= self._deadline:
             raise self._end
         try:
-            async with asyncio.timeout(_STALL_TIME) as self._patience:
+            async with asyncio.timeout_at(min(self._deadline, now + _STALL_TIME)) as self._patience:
                 return await self._receive()
         except TimeoutError:
             raise self._end or BodyInterrupted("no byte of the body came any more") from None
         finally:
             self._patience = None
 
+    def stop(self) -> None:
+        """See Body."""
+        self.end(BodyInterrupted("a newer request of this upload took over"))
+
+    def end(self, reason: Exception) -> None:
+        """Have `into` raise `reason` at a block's edge, after a moment for what the server holds already.
+
+        That a line broke is often seen first by a newer request, which wants the session. The bytes of the
+        older one have arrived, wait in the server behind us, and count.
+        """
+        if self._end is None:
+            self._end = reason
+            self._deadline = asyncio.get_running_loop().time() + _GRACE
+            if self._patience is not None and not self._patience.expired():
+                self._patience.reschedule(self._deadline)
+
+    @property
+    def is_bearable(self) -> bool:
+        """The rest is on its way, and little enough to wait for."""
+        return self._on_its_way and self._end is None and self.unread <= _BEARABLE
+
+    async def throw_away(self) -> None:
+        """Read the rest for nobody."""
+        self._end, self._deadline = None, math.inf
+        with suppress(ConnectionLost, BodyInterrupted):
+            await self.into(_Nowhere())
+
+
+class _Nowhere(Receiver):
+    def write(self, block: memoryview) -> None:
+        pass
+
 
 # The answer
 
 
-async def _send_head(send: Send, response: Response) -> None:
-    headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
-        for name, value in response.headers
-    ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+async def _respond(send: Send, response: Response) -> None:
+    await _send_head(send, response)
+    await send({"type": "http.response.body"})
+
+
+async def _refuse(send: Send, response: Response, body: _MessageBody) -> None:
+    """Answer in front of a body nobody wants.
+
+    One no larger than a fragment is read to its end first: then the client sees the answer, under every
+    server, and not a reset, and its connection stays usable. A larger one is answered at once, as is one
+    whose client waits for a 100 Continue. In any case somebody reads: Hypercorn would never finish sending
+    the answer while the messages of the body pile up.
+    """
+    reading = asyncio.get_running_loop().create_task(body.throw_away())
+    try:
+        if body.is_bearable:
+            await asyncio.wait([reading])
+        await _respond(send, response)
+    finally:
+        reading.cancel()
 
 
 async def _give_out(receive: Receive, send: Send, response: Response, body: FileBody) -> None:
@@ -289,22 +324,30 @@ async def _give_out(receive: Receive, send: Send, response: Response, body: File
     Raises ConnectionLost when the client went, or when the file became shorter under our hands.
     """
     with os.fdopen(body.descriptor, "rb", buffering=0) as file:
-        gone = asyncio.get_running_loop().create_task(_hang_up(receive))
+        listening = asyncio.get_running_loop().create_task(_hang_up(receive))
         try:
             await _send_head(send, response)
             while body.length > 0:
                 block = await in_thread(os.pread, file.fileno(), min(_BLOCK, body.length), body.offset)
-                if not block or gone.done():
+                if not block or listening.done():
                     raise ConnectionLost
                 body.offset += len(block)
                 body.length -= len(block)
                 await send({"type": "http.response.body", "body": block, "more_body": True})
             await send({"type": "http.response.body"})
         finally:
-            gone.cancel()
+            listening.cancel()
 
 
 async def _hang_up(receive: Receive) -> None:
-    """Return when the client is gone; some servers tell it here only, and let us go on sending to nobody."""
+    """Return when the client is gone: some servers say it here only, and let us send on to nobody."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _send_head(send: Send, response: Response) -> None:
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in response.headers
+    ]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})

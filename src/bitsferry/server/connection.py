@@ -10,22 +10,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from bitsferry.protocol.errors import BitsError
 from bitsferry.server.app import respond_to_error
+from bitsferry.server.connections import BLOCK, Connections
 from bitsferry.server.head import Head
 from bitsferry.server.request import Body, BodyInterrupted, ConnectionLost, FileBody, Request, Response
 from bitsferry.store.base import Receiver
 
-if TYPE_CHECKING:
-    from bitsferry.server.front import Front
-
-__all__ = ["BLOCK", "Connection"]
+__all__ = ["Connection"]
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 256 * 1024  # bytes read from a socket at once
 _HEAD_BLOCK = 16 * 1024  # while a head is expected: what follows it is copied once, so let it be little
 _SENDFILE = 1024 * 1024  # bytes given out between two looks at the clock
 _WORTH_PULLING = 128 * 1024  # bytes of a body below which a second reader costs more than it saves
@@ -42,12 +39,13 @@ class Connection(asyncio.BufferedProtocol, Body):
     """
 
     __slots__ = (
+        "_all",
+        "_all",
         "_blocked",
         "_client",
         "_close",
         "_done",
         "_ended",
-        "_front",
         "_head",
         "_pending",
         "_pulled",
@@ -63,8 +61,8 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     transport: asyncio.Transport
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+    def __init__(self, connections: Connections) -> None:
+        self._all = connections
         self._pending = bytearray()
         self._head: Head | None = None
         self._remaining = 0  # bytes of the body nobody took yet
@@ -88,8 +86,8 @@ class Connection(asyncio.BufferedProtocol, Body):
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self._client = peer[0] if isinstance(peer, tuple) else ""
-        self.deadline = monotonic() + self._front.limits.idle_time
-        refusal = self._front.welcome(self, self._client)
+        self.deadline = monotonic() + self._all.limits.idle_time
+        refusal = self._all.welcome(self, self._client)
         if refusal is not None:
             self._close = True
             self._read = self._read_rest
@@ -97,14 +95,14 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the socket's next bytes go: never beyond the end of a body."""
-        block = self._front.block
+        block = self._all.block
         if self._read == self._read_body or (self._read == self._read_rest and not self._close):
             return block[: self._remaining] if self._remaining < BLOCK else block
         return block[:_HEAD_BLOCK]
 
     def buffer_updated(self, nbytes: int) -> None:
         """The socket's bytes are there."""
-        self._read(self._front.block[:nbytes])
+        self._read(self._all.block[:nbytes])
 
     def eof_received(self) -> bool:
         """The client will send no more; it still hears the answer to what it said completely."""
@@ -117,7 +115,7 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The line is gone."""
-        self._front.farewell(self, self._client)
+        self._all.farewell(self, self._client)
         self._close = True
         self._lose_body()
         if self._pulled >= 0:
@@ -138,13 +136,13 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def _read_head(self, data: memoryview) -> None:
         if not self._pending:
-            self.deadline = monotonic() + self._front.limits.head_time
+            self.deadline = monotonic() + self._all.limits.head_time
         self._pending += data
         self._next_request()
 
     def _next_request(self) -> None:
         try:
-            head = self._front.heads.take(self._pending)
+            head = self._all.heads.take(self._pending)
         except BitsError as error:
             self._close = True
             self._read = self._read_rest
@@ -155,11 +153,11 @@ class Connection(asyncio.BufferedProtocol, Body):
             return
         self._head = head
         self._remaining = head.length
-        self._close = self._close or not head.keep_alive or self._front.draining
+        self._close = self._close or not head.keep_alive or self._all.draining
         self._read = self._read_ahead
         self.deadline = math.inf
         request = Request(head.method, head.target, head.headers, self, self._client)
-        self._task = self._front.loop.create_task(self._serve(request))
+        self._task = self._all.loop.create_task(self._serve(request))
 
     def _read_ahead(self, data: memoryview) -> None:
         """Bytes nobody asked for yet: the beginning of a body, or a pipelined request. No more for now."""
@@ -168,7 +166,7 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def _read_body(self, block: memoryview) -> None:
         self._remaining -= len(block)
-        self.deadline = monotonic() + self._front.limits.stall_time
+        self.deadline = monotonic() + self._all.limits.stall_time
         assert self._receiver is not None
         try:
             written = self._receiver.write(block)
@@ -182,7 +180,7 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def _wait_for_disk(self, written: asyncio.Future[None]) -> None:
         """A slow disk has our buffer: go on with another one when it is done, and read nothing until then."""
-        self._front.renew_block()
+        self._all.renew_block()
         self._writing = written
         self.deadline = math.inf
         self.transport.pause_reading()
@@ -200,14 +198,14 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def _read_on(self) -> None:
         """More of the body: the receiver pulls it from the socket where it can, else it is pushed."""
-        self.deadline = monotonic() + self._front.limits.stall_time
+        self.deadline = monotonic() + self._all.limits.stall_time
         if (
             self._remaining >= _WORTH_PULLING
             and cast("Receiver", self._receiver).pulls
             and self._can_be_pulled()
         ):
             self.transport.pause_reading()
-            self._front.loop.add_reader(self._pulled, self._pull)
+            self._all.loop.add_reader(self._pulled, self._pull)
             self._pulling = True
         else:
             self.transport.resume_reading()
@@ -239,21 +237,21 @@ class Connection(asyncio.BufferedProtocol, Body):
         elif self._remaining == 0:
             self._finish_body(None)
         elif receiver.pulls:
-            self.deadline = monotonic() + self._front.limits.stall_time
+            self.deadline = monotonic() + self._all.limits.stall_time
         else:
             self._stop_pulling()
             self._read_on()
 
     def _stop_pulling(self) -> None:
         if self._pulling:
-            self._front.loop.remove_reader(self._pulled)
+            self._all.loop.remove_reader(self._pulled)
             self._pulling = False
 
     def _read_rest(self, data: memoryview) -> None:
         """What follows a refused head or body: thrown away, up to a bound."""
         self._remaining -= len(data)
         if self._close:
-            if self._remaining < -self._front.limits.linger_size:
+            if self._remaining < -self._all.limits.linger_size:
                 self.transport.abort()
         elif self._remaining == 0:
             self._listen()
@@ -271,7 +269,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             head.expects_continue = False
             self.transport.write(_CONTINUE)
         self._receiver = receiver
-        self._done = self._front.loop.create_future()
+        self._done = self._all.loop.create_future()
         self._read = self._read_body
         early = bytes(memoryview(self._pending)[: self._remaining])
         del self._pending[: len(early)]
@@ -312,7 +310,7 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     async def _serve(self, request: Request) -> None:
         try:
-            response = await self._front.application(request)
+            response = await self._all.application(request)
         except ConnectionLost:
             self.transport.close()
             return
@@ -326,10 +324,10 @@ class Connection(asyncio.BufferedProtocol, Body):
         if self.transport.is_closing():
             return
         refused = self._remaining > 0 and (
-            self._remaining > self._front.limits.drain_size
+            self._remaining > self._all.limits.drain_size
             or (self._head is not None and self._head.expects_continue)
         )
-        if refused or self._front.draining:
+        if refused or self._all.draining:
             # RFC 9110 10.1.1: whoever expected a 100 may send the body or not; nobody can tell them apart.
             self._close = True
         self.transport.write(self._spell(response))
@@ -342,7 +340,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         ):
             self._linger()
         else:
-            self.deadline = monotonic() + self._front.limits.stall_time
+            self.deadline = monotonic() + self._all.limits.stall_time
             self.transport.close()
 
     def _after_answer(self) -> None:
@@ -353,7 +351,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             self._remaining -= taken
         if self._remaining > 0 and not self._ended:
             self._read = self._read_rest
-            self.deadline = monotonic() + self._front.limits.stall_time
+            self.deadline = monotonic() + self._all.limits.stall_time
             self.transport.resume_reading()
         else:
             self._listen()
@@ -362,16 +360,16 @@ class Connection(asyncio.BufferedProtocol, Body):
         """The connection is free for the next request, which may be here already."""
         if self._blocked:
             self._read = self._read_ahead
-            self.deadline = monotonic() + self._front.limits.stall_time
+            self.deadline = monotonic() + self._all.limits.stall_time
             return
         self._read = self._read_head
         if self._pending:
-            self.deadline = monotonic() + self._front.limits.head_time
+            self.deadline = monotonic() + self._all.limits.head_time
             self._next_request()
             if self._read != self._read_head:
                 return
         else:
-            self.deadline = monotonic() + self._front.limits.idle_time
+            self.deadline = monotonic() + self._all.limits.idle_time
         if self._ended:
             self.transport.close()
         else:
@@ -382,13 +380,13 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._read = self._read_rest
         self._remaining = 0
         self._pending.clear()
-        self.deadline = monotonic() + self._front.limits.linger_time
+        self.deadline = monotonic() + self._all.limits.linger_time
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()
 
     def _spell(self, response: Response) -> bytes:
-        lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Error')}\r\n", self._front.date]
+        lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Error')}\r\n", self._all.date]
         lines += [f"{name}: {value}\r\n" for name, value in response.headers]
         if self._close:
             lines.append("Connection: close\r\n")
@@ -399,7 +397,7 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     async def _give_out(self, response: Response, body: FileBody) -> None:
         """Send a file behind the head; a client that stops reading is let go after the stall time."""
-        loop, limits = self._front.loop, self._front.limits
+        loop, limits = self._all.loop, self._all.limits
         try:
             self._close = self._close or self._remaining > 0
             self.transport.write(self._spell(response))
@@ -421,7 +419,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         elif not self.transport.is_closing():
             self._after_answer()
 
-    # The front calls these
+    # Whoever keeps all connections calls these
 
     @property
     def is_busy(self) -> bool:
@@ -443,3 +441,7 @@ class Connection(asyncio.BufferedProtocol, Body):
     def cut(self) -> None:
         """The server's patience is over: end a running body at a block's edge, keeping its bytes."""
         self._finish_body(BodyInterrupted("the server is being stopped"))
+
+    def drop(self) -> None:
+        """No more words."""
+        self.transport.abort()

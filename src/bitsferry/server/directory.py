@@ -27,7 +27,7 @@ class Directory:
     max_upload_size: int | None = None
     allow_overwrites: bool = False
     host_id: str | None = None
-    host_id_fallback_timeout: int | None = None
+    host_id_fallback_timeout: int | None = 86400
     sessions_per_user: int | None = None
     create_folders: bool = False
     max_fragment_size: int | None = None

@@ -119,11 +119,11 @@ def read_head(raw: bytes) -> Head:
     except httptools.HttpParserError as error:
         raise InvalidMessage(f"the request's head is malformed: {error}") from None
     head.method = METHOD if ours else parser.get_method().decode("latin-1")
-    _finish(head, parser.get_http_version(), parser.should_keep_alive())
+    _finish(head, parser.get_http_version())
     return head
 
 
-def _finish(head: Head, version: str, keep_alive: bool) -> None:
+def _finish(head: Head, version: str) -> None:
     headers = head.headers
     if version not in ("1.0", "1.1"):
         raise InvalidMessage(f"HTTP/{version[:8]} is not spoken here")
@@ -139,7 +139,9 @@ def _finish(head: Head, version: str, keep_alive: bool) -> None:
     # smuggled: the connection ends with the answer.
     wants_length = head.method in (METHOD, "POST", "PUT", "PATCH")
     head.endless = "transfer-encoding" in headers or (wants_length and "content-length" not in headers)
-    head.keep_alive = keep_alive and not head.endless
+    # llhttp has forgotten what it knew of this when a message without a body is over.
+    wishes = {wish.strip() for wish in headers.get("connection", "").lower().split(",")}
+    head.keep_alive = "close" not in wishes and (not head.old or "keep-alive" in wishes) and not head.endless
 
 
 def _expectation_failed(expectation: str) -> BitsError:

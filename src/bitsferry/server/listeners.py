@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["ListenError", "Listener", "inherited", "notify", "open_listener"]
+__all__ = ["Address", "ListenError", "Listener", "inherited", "notify", "open_listeners"]
+
+BACKLOG = 1024  # connections the system keeps for us while we are busy
 
 _FIRST_INHERITED = 3
-_HOST_PORT = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_HOST_PORT = re.compile(r"(?:\[(?P<six>[\w:.%]+)\]|(?P<host>[\w.-]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class ListenError(Exception):
@@ -20,62 +24,101 @@ class ListenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a host, empty for every address, with a port, 0 for any free one; or a Unix path."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """`HOST:PORT`, `[IPv6]:PORT`, `:PORT` or `unix:PATH`. Raises ValueError."""
+        if text.startswith("unix:") and "\0" not in text and text != "unix:":
+            return cls(path=text.removeprefix("unix:"))
+        match = _HOST_PORT.fullmatch(text)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError(
+                f"{text!r} is no address to listen on: write HOST:PORT, [::1]:PORT or unix:/path"
+            )
+        return cls(match["six"] or match["host"], int(match["port"]))
+
+    def below(self, folder: str) -> Address:
+        """The same, a relative path being meant from `folder` on."""
+        return replace(self, path=os.path.join(folder, self.path)) if self.path else self
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
-    """A bound socket with the URL people reach it by, and the path to remove at the end."""
+    """A listening socket with the URL people reach it by, and the path that goes with it."""
 
     socket: socket.socket
     url: str
     path: str | None = None
 
-    def close(self) -> None:
-        """Stop listening; a Unix socket's path goes, if it is still ours."""
-        self.socket.close()
+    def withdraw(self) -> None:
+        """Remove the path: nobody new finds the way, and another server may take it."""
         if self.path is not None:
             with suppress(OSError):
                 os.unlink(self.path)
 
+    def close(self) -> None:
+        """Stop listening."""
+        self.socket.close()
 
-def open_listener(address: str) -> list[Listener]:
-    """Bind `HOST:PORT`, `[IPv6]:PORT`, `:PORT` (every address) or `unix:PATH`; port 0 is any free one.
 
-    A name may have several addresses; each gets a listener. Raises ListenError.
-    """
-    if address.startswith("unix:"):
-        return [_unix(address.removeprefix("unix:"))]
-    match = _HOST_PORT.fullmatch(address)
-    if match is None or int(match["port"]) > 65535:
-        raise ListenError(
-            f"{address!r} is no address to listen on; write HOST:PORT, [::1]:PORT or unix:/path"
-        )
-    host, port = match["six"] or match["host"] or None, int(match["port"])
+def open_listeners(address: Address) -> list[Listener]:
+    """Listen on an address; a name may have several, and each gets a listener. Raises ListenError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [_unix(address.path)] if address.path else _tcp(address)
+    except UnicodeError:
+        raise ListenError(f"cannot listen on {address}: this is no name of a host") from None
     except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror}") from error
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+def _tcp(address: Address) -> list[Listener]:
+    found = socket.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
     listeners: list[Listener] = []
-    for family, _, _, _, where in dict.fromkeys(found):
-        if port == 0 and listeners:
-            where = (where[0], listeners[0].socket.getsockname()[1], *where[2:])
+    absent: OSError | None = None
+    for family, _, _, _, (host, port, *scope) in dict.fromkeys(found):
+        if listeners:
+            port = listeners[0].socket.getsockname()[1]  # the same for all, where any would do
         try:
-            listeners.append(_tcp(family, where))
+            bound = _bind(family, (host, port, *scope))
         except OSError as error:
-            for listener in listeners:
-                listener.close()
-            raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+            if error.errno not in _ABSENT:
+                for listener in listeners:
+                    listener.close()
+                raise
+            absent = error
+        else:
+            listeners.append(Listener(bound, _url(bound)))
+    if absent is not None and not listeners:
+        raise absent
     return listeners
 
 
-def _tcp(family: int, where: tuple[object, ...]) -> Listener:
+def _bind(family: int, where: tuple[object, ...]) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(where)
+        # At once: two sockets may be bound to one port, but only one can listen.
+        bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise
-    return Listener(bound, _url(bound))
+    return bound
 
 
 def _unix(path: str) -> Listener:
@@ -85,9 +128,12 @@ def _unix(path: str) -> Listener:
             if stat.S_ISSOCK(os.stat(path).st_mode) and not _somebody_listens(path):
                 os.unlink(path)
         bound.bind(path)
-    except OSError as error:
+        # As open as a port on the loopback: who may come in is said by the folder it is in.
+        os.chmod(path, 0o666)  # noqa: S103
+        bound.listen(BACKLOG)
+    except OSError:
         bound.close()
-        raise ListenError(f"cannot listen on unix:{path}: {error.strerror or error}") from error
+        raise
     return Listener(bound, _url(bound), os.path.abspath(path))
 
 
@@ -103,21 +149,25 @@ def _somebody_listens(path: str) -> bool:
 def _url(bound: socket.socket) -> str:
     name = bound.getsockname()
     if bound.family == socket.AF_UNIX:
-        return f"unix:{name}"
+        return "unix:" + (name if isinstance(name, str) else name.decode(errors="replace").replace("\0", "@"))
     host, port = name[0], name[1]
     return f"http://[{host}]:{port}/" if bound.family == socket.AF_INET6 else f"http://{host}:{port}/"
 
 
 def inherited() -> list[Listener]:
-    """The sockets systemd opened for us (sd_listen_fds); none when it did not start us."""
+    """The sockets systemd opened for us (sd_listen_fds); none when it opened none. Raises ListenError."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
     found = []
-    for descriptor in range(_FIRST_INHERITED, _FIRST_INHERITED + count):
-        os.set_inheritable(descriptor, False)
-        bound = socket.socket(fileno=descriptor)
-        found.append(Listener(bound, _url(bound)))
+    try:
+        for descriptor in range(_FIRST_INHERITED, _FIRST_INHERITED + int(os.environ["LISTEN_FDS"])):
+            os.set_inheritable(descriptor, False)
+            bound = socket.socket(fileno=descriptor)
+            found.append(Listener(bound, _url(bound)))
+            if not bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise ListenError(f"{found[-1].url}, handed over by systemd, is no socket that listens")
+    except (KeyError, ValueError, OSError) as error:
+        raise ListenError(f"the sockets handed over by systemd cannot be used: {error}") from error
     return found
 
 

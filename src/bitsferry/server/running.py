@@ -6,8 +6,9 @@ import asyncio
 
 from bitsferry.protocol.wire import VALUE_LIMIT
 from bitsferry.server.app import Application
+from bitsferry.server.connections import Limits
 from bitsferry.server.directory import Directories
-from bitsferry.server.front import Front, Limits
+from bitsferry.server.front import Front
 from bitsferry.server.janitor import Janitor
 from bitsferry.server.listeners import Listener
 from bitsferry.server.service import Service
@@ -47,6 +48,26 @@ class Server:
         await self.front.start([listener.socket for listener in listeners])
         if self._tidies:
             self._tidying = asyncio.get_running_loop().create_task(self.janitor.run())
+
+    def renew(
+        self,
+        directories: Directories,
+        *,
+        limits: Limits,
+        method_override: bool,
+        header_value_limit: int,
+        cleanup_interval: float | None,
+    ) -> None:
+        """From now on, serve like this; open sessions and connections go on."""
+        self.service.directories = directories
+        self.application.method_override = method_override
+        self.application.header_value_limit = header_value_limit
+        self.front.connections.set_limits(limits)
+        self.janitor.interval = cleanup_interval
+
+    def hurry(self) -> None:
+        """Somebody is impatient: a `stop` under way waits no longer for running requests."""
+        self.front.hurry()
 
     async def stop(self) -> None:
         """Drain, then let go of the store."""

@@ -349,7 +349,10 @@ class _LocalSession(StoredSession):
         await in_thread(self._remove, destination)
 
     def _remove(self, destination: Destination | None) -> None:
-        self._release(destination)
+        try:
+            self._release(destination)
+        except OSError as error:
+            logger.warning("leftovers beside %s may stay: %s", destination, error)
         self.stale = True  # nobody must find it in memory who would not find it on disk
         folder = self.store.folder_of(self.session.id)
         with suppress(FileNotFoundError):

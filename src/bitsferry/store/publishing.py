@@ -9,7 +9,7 @@ import shutil
 import stat
 from contextlib import suppress
 
-from bitsferry.protocol.errors import AccessDenied, DestinationExists, DestinationIsFolder
+from bitsferry.protocol.errors import AccessDenied, DestinationExists, DestinationIsFolder, FolderNotFound
 from bitsferry.store.folder import OWN_PREFIX, Destination, check_destination, sync_folder
 
 __all__ = ["clear_leftovers", "publish"]
@@ -48,8 +48,11 @@ def publish(source: str, guid: str, destination: Destination) -> None:
 
 
 def clear_leftovers(guid: str, destination: Destination) -> None:
-    """Delete what `publish` needed beside the destination; harmless when there is nothing."""
-    with suppress(Exception), destination.folder.parent(destination.parts) as folder:
+    """Delete what `publish` needed beside the destination; harmless when there is nothing. Raises OSError."""
+    with (
+        suppress(FolderNotFound, AccessDenied, FileNotFoundError),
+        destination.folder.parent(destination.parts) as folder,
+    ):
         _clear(guid, folder)
 
 
