@@ -142,6 +142,57 @@ def test_a_number_has_eight_upper_case_digits_even_when_it_came_with_a_sign() ->
     assert spell(-2147024891) == "0x80070005"
 
 
+# bitsmsg.h, winerror.h and the table of PROTOCOL.md 3.3
+WINDOWS_SAYS = {
+    "S_OK": 0,
+    "E_FAIL": 0x80004005,
+    "ERROR_FILE_NOT_FOUND": 0x80070002,
+    "ERROR_PATH_NOT_FOUND": 0x80070003,
+    "E_ACCESSDENIED": 0x80070005,
+    "ERROR_WRITE_PROTECT": 0x80070013,
+    "ERROR_DISK_FULL": 0x80070070,
+    "E_INVALIDARG": 0x80070057,
+    "ERROR_IO_DEVICE": 0x8007045D,
+    "BG_E_NETWORK_DISCONNECTED": 0x80200010,
+    "BG_E_MISSING_FILE_SIZE": 0x80200011,
+    "BG_E_INSUFFICIENT_HTTP_SUPPORT": 0x80200012,
+    "BG_E_INSUFFICIENT_RANGE_SUPPORT": 0x80200013,
+    "BG_E_INVALID_SERVER_RESPONSE": 0x8020001B,
+    "BG_E_TOO_MANY_FILES": 0x8020001C,
+    "BG_E_LOCAL_FILE_CHANGED": 0x8020001D,
+    "BG_E_SESSION_NOT_FOUND": 0x8020001F,
+    "BG_E_TOO_LARGE": 0x80200020,
+    "BG_E_STRING_TOO_LONG": 0x80200021,
+    "BG_E_CLIENT_SERVER_PROTOCOL_MISMATCH": 0x80200022,
+    "BG_E_SERVER_EXECUTE_ENABLED": 0x80200023,
+    "BG_E_NO_PROGRESS": 0x80200024,
+    "BG_E_USERNAME_TOO_LARGE": 0x80200025,
+    "BG_E_PASSWORD_TOO_LARGE": 0x80200026,
+    "BG_E_BLOCKED_BY_POLICY": 0x8020003E,
+    "BG_E_INVALID_PROXY_INFO": 0x8020003F,
+    "BG_E_MAXDOWNLOAD_TIMEOUT": 0x80200054,
+    "BG_E_TOKEN_REQUIRED": 0x80200056,
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS_SAYS)
+def test_a_number_is_the_one_windows_gives(name: str) -> None:
+    assert HResult[name] == WINDOWS_SAYS[name]
+
+
+def test_the_contexts_have_the_numbers_of_bg_error_context() -> None:
+    assert [(context.name, context.value) for context in Context] == [
+        ("NONE", 0),
+        ("UNKNOWN", 1),
+        ("GENERAL_QUEUE_MANAGER", 2),
+        ("QUEUE_MANAGER_NOTIFICATION", 3),
+        ("LOCAL_FILE", 4),
+        ("REMOTE_FILE", 5),
+        ("GENERAL_TRANSPORT", 6),
+        ("REMOTE_APPLICATION", 7),
+    ]
+
+
 @pytest.mark.parametrize("member", HResult, ids=lambda member: member.name)
 def test_every_number_has_one_name_and_back(member: HResult) -> None:
     assert name_of(int(member)) == member.name
@@ -162,3 +213,4 @@ def test_the_time_to_wait_is_the_errors_own_unless_said_otherwise() -> None:
 
 def test_a_gap_says_in_words_which_byte_is_wanted() -> None:
     assert "50" in errors.OutOfStep(50).message
+    assert errors.OutOfStep(50, "byte 50, please").message == "byte 50, please"
