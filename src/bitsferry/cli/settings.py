@@ -6,13 +6,12 @@ import difflib
 import json
 import os
 import re
-import tomllib
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from bitsferry.cli.quantities import parse_duration, parse_size
+from bitsferry.cli.toml_text import Path, TomlText
 from bitsferry.protocol.errors import InvalidName
 from bitsferry.protocol.wire import VALUE_LIMIT
 from bitsferry.server.connections import Limits
@@ -77,21 +76,18 @@ def read_settings(path: str) -> Settings:
     """
     try:
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8-sig").replace("\r\n", "\n")
-        values = tomllib.loads(text)
+            text = TomlText(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    except RecursionError:
-        raise SettingsError(f"{path} is nested too deeply") from None
     except ValueError as error:
-        said = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
-        raise SettingsError(f"{path}, line {said[2]}: {said[1]}" if said else f"{path}: {error}") from error
+        said = str(error)
+        raise SettingsError(f"{path}, {said}" if said.startswith("line ") else f"{path}: {said}") from error
     try:
-        return _settings(values, os.path.dirname(os.path.abspath(path)))
+        return _settings(text.values, os.path.dirname(os.path.abspath(path)))
     except _WrongError as error:
-        raise SettingsError(f"{path}, line {_line(text, error.path)}: {error}") from None
+        raise SettingsError(f"{path}, line {text.line_of(error.path)}: {error}") from None
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
 
@@ -291,8 +287,6 @@ KEYS: dict[str, dict[str, Reader]] = {"": _TOP, "directory": _DIRECTORY, "limits
 
 # From tables to settings
 
-Path = tuple[str | int, ...]
-
 
 class _WrongError(Exception):
     """What stands at `path` is wrong."""
@@ -373,31 +367,3 @@ def _hint(name: str, key: str) -> str:
 def _plain(key: str) -> str:
     """A key without what people spell in different ways, IIS's BITSAllowOverwrites for example."""
     return key.lower().removeprefix("bits").replace("_", "").replace("-", "")
-
-
-def _line(text: str, path: Path) -> int:
-    """The line on which the statement begins that put something at `path`.
-
-    A piece of the file is read again, cut off behind more and more of its lines, until `path` is in it.
-    """
-    lines = text.split("\n")
-
-    def whole(count: int) -> tuple[int, Any]:
-        """What stands in the first `count` lines, less those of an unfinished statement at their end."""
-        while True:
-            try:
-                return count, tomllib.loads("\n".join(lines[:count]))
-            except (ValueError, RecursionError):
-                count -= 1
-
-    end = bisect_left(range(len(lines)), True, key=lambda count: _contains(whole(count)[1], path))
-    return whole(end - 1)[0] + 1 if end else 1
-
-
-def _contains(values: Any, path: Path) -> bool:
-    for step in path:
-        try:
-            values = values[step]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True

@@ -128,7 +128,8 @@ class AsgiApp:
             try:
                 self.start()
             except (BitsError, ValueError) as error:
-                await send({"type": "lifespan.startup.failed", "message": f"bitsferry: {error}"})
+                reason = error.message if isinstance(error, BitsError) else str(error)
+                await send({"type": "lifespan.startup.failed", "message": f"bitsferry: {reason}"})
                 return
             await send({"type": "lifespan.startup.complete"})
         await self.stop()
@@ -246,7 +247,8 @@ class _MessageBody(Body):
             if block and (written := receiver.write(block)) is not None:
                 await settled(asyncio.ensure_future(written))
             if self.unread > 0 and not message.get("more_body", False):
-                raise BodyInterrupted(f"the body ended {self.unread} bytes early")
+                missing, self.unread = self.unread, 0
+                raise BodyInterrupted(f"the body ended {missing} bytes early")
 
     async def _next(self) -> Message:
         now = asyncio.get_running_loop().time()
@@ -256,7 +258,8 @@ class _MessageBody(Body):
             async with asyncio.timeout_at(min(self._deadline, now + _STALL_TIME)) as self._patience:
                 return await self._receive()
         except TimeoutError:
-            raise self._end or BodyInterrupted("no byte of the body came any more") from None
+            self._end = self._end or BodyInterrupted("no byte of the body came any more")
+            raise self._end from None
         finally:
             self._patience = None
 

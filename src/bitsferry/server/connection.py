@@ -47,6 +47,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         "_done",
         "_ended",
         "_head",
+        "_interruption",
         "_pending",
         "_pulled",
         "_pulling",
@@ -68,6 +69,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._remaining = 0  # bytes of the body nobody took yet
         self._receiver: Receiver | None = None
         self._done: asyncio.Future[None] | None = None  # an `into` is waiting for it
+        self._interruption: BodyInterrupted | None = None  # why the body shall end early, `into` or not yet
         self._writing: asyncio.Future[None] | None = None  # a block on its way to a slow disk
         self._task: asyncio.Task[None] | None = None
         self._close = False
@@ -153,6 +155,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             return
         self._head = head
         self._remaining = head.length
+        self._interruption = None
         self._close = self._close or not head.keep_alive or self._all.draining
         self._read = self._read_ahead
         self.deadline = math.inf
@@ -276,8 +279,10 @@ class Connection(asyncio.BufferedProtocol, Body):
         try:
             if early:
                 self._read_body(memoryview(early))
-            if self._ended:
+            if self._ended or self.transport.is_closing():
                 self._lose_body()
+            if self._interruption is not None:
+                self._finish_body(self._interruption)
             if not self._done.done() and self._writing is None:
                 self._read_on()
             await self._done
@@ -290,7 +295,11 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def stop(self) -> None:
         """See Body."""
-        self._finish_body(BodyInterrupted("a newer request of this upload took over"))
+        self._interrupt("a newer request of this upload took over")
+
+    def _interrupt(self, why: str) -> None:
+        self._interruption = BodyInterrupted(why)
+        self._finish_body(self._interruption)
 
     def _lose_body(self) -> None:
         self._finish_body(ConnectionLost())
@@ -440,7 +449,7 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def cut(self) -> None:
         """The server's patience is over: end a running body at a block's edge, keeping its bytes."""
-        self._finish_body(BodyInterrupted("the server is being stopped"))
+        self._interrupt("the server is being stopped")
 
     def drop(self) -> None:
         """No more words."""

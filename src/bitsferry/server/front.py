@@ -32,10 +32,12 @@ class Front:
         self.connections.loop = loop = asyncio.get_running_loop()
         self._clock = loop.create_task(self._watch_the_clock())
         for listener in sockets:
-            start = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(
-                await start(lambda: Connection(self.connections), sock=listener, backlog=_BACKLOG)
+            # Unix sockets, too: since Python 3.13 create_unix_server removes their path at the end, which may
+            # be systemd's, or another worker's.
+            server = await loop.create_server(
+                lambda: Connection(self.connections), sock=listener, backlog=_BACKLOG
             )
+            self._servers.append(server)
 
     async def stop(self) -> None:
         """Refuse new connections, let running requests finish, cut them at the drain time; bytes are kept."""

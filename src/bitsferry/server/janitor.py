@@ -11,6 +11,7 @@ from bitsferry.protocol.errors import BitsError, SessionNotFound
 from bitsferry.protocol.session import Session
 from bitsferry.server.directory import FOURTEEN_DAYS, Directories
 from bitsferry.server.service import Service
+from bitsferry.store.base import Found
 
 __all__ = ["Janitor"]
 
@@ -60,7 +61,7 @@ class Janitor:
         removed = 0
         shortest = self._shortest(self._service.directories)
         async for found in self._service.store.walk():
-            if self._clock() - found.quiet_since > shortest and await self._remove_if_old(found.guid):
+            if self._clock() - found.quiet_since > shortest and await self._remove_if_old(found):
                 removed += 1
         return removed
 
@@ -68,8 +69,8 @@ class Janitor:
     def _shortest(directories: Directories) -> float:
         return min([directory.session_timeout for directory in directories.all] + [TOMBSTONE])
 
-    async def _remove_if_old(self, guid: str) -> bool:
-        service = self._service
+    async def _remove_if_old(self, found: Found) -> bool:
+        service, guid = self._service, found.guid
         if not service.turns.is_quiet(guid):
             return False
         try:
@@ -82,12 +83,21 @@ class Janitor:
                     return False
                 await stored.remove(place.destination if place else None)
         except SessionNotFound:
-            return False
+            return await self._discard_if_old(found)
         except BitsError:
             logger.exception("an old session could not be removed", extra={"session": guid})
             return False
         service.census.ended(guid)
         self._tell(session)
+        return True
+
+    async def _discard_if_old(self, found: Found) -> bool:
+        """A session whose state or bytes were lost is nobody's: it goes when the most patient one would."""
+        timeouts = [directory.session_timeout for directory in self._service.directories.all]
+        if self._clock() - found.quiet_since <= max([*timeouts, FOURTEEN_DAYS]):
+            return False
+        await self._service.store.discard(found.guid)
+        self._service.census.ended(found.guid)
         return True
 
     @staticmethod

@@ -70,9 +70,8 @@ class Server:
         self.front.hurry()
 
     async def stop(self) -> None:
-        """Drain, then let go of the store."""
+        """Drain; whoever opened the store closes it when nothing uses it any more."""
         await self.front.stop()
         if self._tidying is not None:
             self._tidying.cancel()
             await asyncio.wait([self._tidying])
-        self.store.close()

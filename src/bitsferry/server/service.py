@@ -61,11 +61,13 @@ class Service:
             overwrite=destination.overwrite,
             create=destination.create_folders,
         )
-        await self.census.admit(self.directories, directory, asker.user)
-
         session = Session(str(uuid.uuid4()).upper(), place.path, asker.user, self._clock())
-        await self.store.create(session)
-        self.census.created(session, directory)
+        await self.census.admit(self.directories, directory, session)
+        try:
+            await self.store.create(session)
+        except BaseException:
+            self.census.ended(session.id)
+            raise
         logger.info("upload begins", extra=_about(session, asker))
         return Ack(
             session_id=spell_session_id(session.id),

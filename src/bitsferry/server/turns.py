@@ -98,10 +98,13 @@ class Turns:
         """Be the newest, and return when everybody older is gone, here and in other processes."""
         turn = Turn(self._newest.get(guid))
         self._newest[guid] = turn
+        patience = PATIENCE
         try:
             if turn.before is not None:
+                begun = asyncio.get_running_loop().time()
                 await self._wait(turn, turn.before)
-            claim = self._store.claim(guid, turn.want, PATIENCE)
+                patience -= asyncio.get_running_loop().time() - begun
+            claim = self._store.claim(guid, turn.want, patience)
             await claim.__aenter__()
         except BaseException:
             self.leave(guid, turn)

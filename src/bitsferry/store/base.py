@@ -51,7 +51,10 @@ class StoredSession(ABC):
 
     @abstractmethod
     def receiver(self, skip: int) -> Receiver:
-        """A receiver that drops the first `skip` bytes it is given, which are held already."""
+        """A receiver that drops the first `skip` bytes it is given, which are held already.
+
+        Raises StoreFailed.
+        """
 
     @abstractmethod
     async def sync(self) -> int:
@@ -135,6 +138,10 @@ class Store(ABC):
     @abstractmethod
     def walk(self) -> AsyncIterator[Found]:
         """Every session, in no order; each may be gone by the time it is opened."""
+
+    @abstractmethod
+    async def discard(self, guid: str) -> None:
+        """Delete what is left of a session that cannot be opened any more."""
 
     @abstractmethod
     async def sweep_orphans(self) -> int:

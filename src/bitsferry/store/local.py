@@ -228,11 +228,15 @@ class LocalStore(Store):
     @staticmethod
     def _walk_shelf(shelf: str) -> list[Found]:
         found = []
-        for guid in os.listdir(shelf):
+        for guid in _names_in(shelf):
             with suppress(OSError):
                 folder = os.path.join(shelf, guid)
                 found.append(Found(guid, _quiet_since(folder), os.path.exists(os.path.join(folder, _DATA))))
         return found
+
+    async def discard(self, guid: str) -> None:
+        """See Store."""
+        await in_thread(shutil.rmtree, self.folder_of(guid), ignore_errors=True)
 
     async def sweep_orphans(self) -> int:
         """See Store: folders a crash left without a state, states it left half-written."""
@@ -248,7 +252,7 @@ class LocalStore(Store):
         oldest = self._started - (
             _YOUNG if self.shared else 0
         )  # what is younger may be a session in the making
-        for guid in os.listdir(os.path.join(self._sessions, shelf)):
+        for guid in _names_in(os.path.join(self._sessions, shelf)):
             folder = os.path.join(self._sessions, shelf, guid)
             with suppress(OSError):
                 if os.stat(folder).st_mtime < oldest and not os.path.exists(os.path.join(folder, _STATE)):
@@ -291,32 +295,46 @@ class _LocalSession(StoredSession):
         self.users = 0
         self.stale = False
         self.synced = synced  # bytes this process saw reach the disk
+        self.torn = False  # what follows them did not, and could not be cut off yet
 
     @property
     def held(self) -> int:
         if self.data < 0:
             return self.session.total or 0
-        return os.fstat(self.data).st_size
+        return self.synced if self.torn else os.fstat(self.data).st_size
 
     def receiver(self, skip: int) -> Receiver:
+        if self.torn:
+            self._cut()
         return Appender(self.store.disk, self.data, self.held, skip)
 
     async def sync(self) -> int:
         held = self.held
         if self.data < 0 or self.store.durability == "process" or held == self.synced:
             return held
-        try:
-            if self.store.disk.in_memory:
-                os.fdatasync(self.data)
-            else:
-                await in_thread(os.fdatasync, self.data)
-        except (OSError, StoreFailed) as error:
-            # What failed to reach the disk is lost even if a later sync succeeds: it must not be counted.
-            with suppress(OSError):
-                os.ftruncate(self.data, self.synced)
-            raise error_of_os(error) if isinstance(error, OSError) else error from error
+        if self.store.disk.in_memory:
+            self._sync_data()
+        else:
+            await in_thread(self._sync_data)
         self.synced = held
         return held
+
+    def _sync_data(self) -> None:
+        try:
+            os.fdatasync(self.data)
+        except OSError as error:
+            # What failed to reach the disk is lost even if a later sync succeeds: it must not be counted.
+            self.torn = True
+            with suppress(StoreFailed):
+                self._cut()
+            raise error_of_os(error) from error
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self.data, self.synced)
+        except OSError as error:
+            raise error_of_os(error) from error
+        self.torn = False
 
     async def save(self) -> None:
         self.stale = True
@@ -369,6 +387,13 @@ class _LocalSession(StoredSession):
 
     def _path(self, name: str) -> str:
         return os.path.join(self.store.folder_of(self.session.id), name)
+
+
+def _names_in(shelf: str) -> list[str]:
+    """What lies on a shelf; nothing, where somebody else put a file among the shelves."""
+    with suppress(NotADirectoryError):
+        return os.listdir(shelf)
+    return []
 
 
 def _quiet_since(folder: str) -> float:
