@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -194,9 +195,17 @@ def _url(value: Any) -> str:
 
 def _host(value: Any) -> str:
     host = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,300}", host):
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,300}", host) and not _is_ipv6(host):
         raise ValueError(f"{_shown(host)} is no host name or address, without scheme and port")
     return host
+
+
+def _is_ipv6(text: str) -> bool:
+    """Whether it is an address as BITS-Host-Id has it: without brackets, port or zone (MC-BUP 2.2.3.2)."""
+    try:
+        return ipaddress.IPv6Address(text).scope_id is None
+    except ValueError:
+        return False
 
 
 def _listen(value: Any) -> tuple[Address, ...]:

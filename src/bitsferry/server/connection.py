@@ -256,6 +256,8 @@ class Connection(asyncio.BufferedProtocol, Body):
         if self._close:
             if self._remaining < -self._all.limits.linger_size:
                 self.transport.abort()
+            elif self._head is not None:  # a slow line must hear its answer, too
+                self.deadline = monotonic() + self._all.limits.linger_time
         elif self._remaining == 0:
             self._listen()
 

@@ -94,7 +94,7 @@ class HeadReader:
     def _check_beginning(self, data: bytearray) -> None:
         if len(data) >= self.limit:
             raise InvalidMessage(f"the request's head is longer than {self.limit} bytes")
-        if data[0] not in _FIRST:
+        if data[0] not in _FIRST and data != b"\r":
             raise InvalidMessage("this is no HTTP request (TLS on a plain port?)")
         if _BARE_LF.search(data):
             raise InvalidMessage("a line of the request's head ends without a carriage return")

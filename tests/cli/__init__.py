@@ -1,0 +1,1 @@
+"""Promises of the command line to the person who types it."""
