@@ -29,5 +29,5 @@ def test_a_host_id_is_a_name_or_an_address(tmp_path: Path, host_id: str) -> None
     ["", "http://node1", "node1:80", "192.0.2.1:80", "[::1]", "[::1]:80", "fe80::1%eth0", "node1/in", "a b"],
 )
 def test_a_host_id_has_no_scheme_port_or_path(tmp_path: Path, host_id: str) -> None:
-    with pytest.raises(SettingsError, match="host_id: .* is no host name or address"):
+    with pytest.raises(SettingsError, match=r"host_id: .* is no host name or address"):
         settings(tmp_path, host_id)

@@ -13,7 +13,7 @@ from bitsferry.protocol.wire import ack_of_error, read_ack, write_ack
 
 FATAL, TRANSIENT = False, True
 
-# What a server says: PROTOCOL.md 3.3 and section 13.
+# What a server says: MC-BUP 2.2.1.2 and our choices (spec-notes).
 SERVER_SAYS = [
     (errors.InvalidMessage(), 400, 0x80070057, FATAL),
     (errors.NoCommonProtocol(), 400, 0x80070057, FATAL),
@@ -38,7 +38,7 @@ SERVER_SAYS = [
     (errors.WriteProtected(), 500, 0x80070013, TRANSIENT),
 ]
 
-# What a client says to the person before it, beyond what a server said: PROTOCOL.md section 13 and 5.3.
+# What a client says to the person before it, beyond what a server said: MC-BUP 3.1.5 and our choices (spec-notes).
 CLIENT_SAYS = [
     (errors.TransportFailed(), 0x80200010, Context.GENERAL_TRANSPORT, TRANSIENT),
     (errors.InvalidServerResponse(), 0x8020001B, Context.REMOTE_FILE, TRANSIENT),
@@ -142,7 +142,7 @@ def test_a_number_has_eight_upper_case_digits_even_when_it_came_with_a_sign() ->
     assert spell(-2147024891) == "0x80070005"
 
 
-# bitsmsg.h, winerror.h and the table of PROTOCOL.md 3.3
+# bitsmsg.h, winerror.h and MC-BUP's table (2.2.1.2)
 WINDOWS_SAYS = {
     "S_OK": 0,
     "E_FAIL": 0x80004005,

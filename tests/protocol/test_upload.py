@@ -222,7 +222,7 @@ def test_a_416_that_names_no_offset_is_no_answer() -> None:
 
 
 def test_a_200_that_names_no_offset_took_the_whole_fragment() -> None:
-    # OneDrive's retired variant said nothing: PROTOCOL.md 3.8.
+    # OneDrive's retired variant said nothing.
     assert talk(an_upload(), OK, OK, OK, OK)[:4] == [
         fragment(0, 400),
         fragment(400, 800),

@@ -33,7 +33,12 @@ class CreateSession:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Opens the connection, finishes authentication, tries a host (MC-BUP 2.2.4)."""
+    """Opens the connection, finishes authentication, tries a host (MC-BUP 2.2.4).
+
+    Whether it names a session is where MC-BUP disagrees with itself (spec-notes, C3); Windows never does.
+    """
+
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _read_close(headers: Mapping[str, str]) -> CloseSession:
 
 _READERS: dict[str, Callable[[Mapping[str, str]], Packet]] = {
     "create-session": _read_create,
-    "ping": lambda headers: Ping(),
+    "ping": lambda headers: Ping(headers.get("bits-session-id", "").strip() or None),
     "close-session": _read_close,
     "cancel-session": lambda headers: CancelSession(_session_id(headers)),
 }
@@ -141,8 +141,11 @@ def write_packet(packet: Packet) -> list[tuple[str, str]]:
                 ("BITS-Supported-Protocols", " ".join(protocols)),
             ]
             return [*headers, *_content_name(name), ("Content-Length", "0")]
-        case Ping():
-            return [("BITS-Packet-Type", "Ping"), ("Content-Length", "0")]
+        case Ping(named):
+            headers = [("BITS-Packet-Type", "Ping")]
+            if named is not None:
+                headers.append(("BITS-Session-Id", named))
+            return [*headers, ("Content-Length", "0")]
         case Fragment(session_id, range_, name):
             return [
                 ("BITS-Packet-Type", "Fragment"),

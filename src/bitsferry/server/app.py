@@ -72,7 +72,7 @@ class Application:
             case CancelSession():
                 return await service.cancel_session(packet, target, asker)
             case Ping():
-                return await service.ping(target)
+                return await service.ping(packet, target, asker)
         raise InvalidMessage
 
 

@@ -393,7 +393,8 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._pending.clear()
         self.deadline = monotonic() + self._all.limits.linger_time
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the line broke already; reading will tell
+                self.transport.write_eof()
         self.transport.resume_reading()
 
     def _spell(self, response: Response) -> bytes:

@@ -42,14 +42,14 @@ class Janitor:
             if orphans:
                 logger.info("orphans removed", extra={"count": orphans})
             await self._finish_released()
-        except (BitsError, OSError):
-            logger.exception("the sweep at start failed")
+        except BitsError as error:
+            logger.warning("the sweep at start failed: %s", error)
         while True:
             await asyncio.sleep(self._pause())
             try:
                 await self.sweep()
-            except (BitsError, OSError):
-                logger.exception("a sweep failed; the next one comes in %.0f s", self._pause())
+            except BitsError as error:
+                logger.warning("a sweep failed; the next one comes in %.0f s: %s", self._pause(), error)
 
     def _pause(self) -> float:
         if self.interval is not None:
@@ -84,8 +84,8 @@ class Janitor:
                 await stored.remove(place.destination if place else None)
         except SessionNotFound:
             return await self._discard_if_old(found)
-        except BitsError:
-            logger.exception("an old session could not be removed", extra={"session": guid})
+        except BitsError as error:
+            logger.warning("an old session stays for now: %s", error, extra={"session": guid})
             return False
         service.census.ended(guid)
         self._tell(session)

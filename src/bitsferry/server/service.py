@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from bitsferry.protocol.errors import BitsError, Busy, DiskFull, FragmentTooLarge
-from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment
+from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment, Ping
 from bitsferry.protocol.ranges import Placement
 from bitsferry.protocol.session import Closing, Session, State, normal_session_id, spell_session_id
 from bitsferry.protocol.wire import choose_protocol
@@ -43,11 +43,23 @@ class Service:
         self.census = Census(store, shared=shared)
         self._clock = clock
 
-    async def ping(self, target: str) -> Ack:
-        """Nothing but 200, if the URL is served here (MC-BUP 3.2.5.2.5)."""
+    async def ping(self, packet: Ping, target: str, asker: Asker) -> Ack:
+        """Nothing but 200, if the URL is served here (MC-BUP 3.2.5.2.5).
+
+        A session it names is never needed; if it is known, somebody spoke of it. No turn is taken: a Ping
+        must not stop a fragment on its way.
+        """
         directory = self.directories.of_target(target)
         Place(directory, "", ()).check_enabled()
-        return Ack()
+        if packet.session_id is None:
+            return Ack()
+        try:
+            guid = normal_session_id(packet.session_id)
+            (await self.store.read(guid)).check_owner(self.directories.place(target).path, asker.user)
+            await self.store.touch(guid)
+        except BitsError:
+            return Ack()
+        return Ack(session_id=spell_session_id(guid))
 
     async def create_session(self, packet: CreateSession, target: str, asker: Asker) -> Ack:
         """Make a session for the file `target` names (MC-BUP 3.2.5.2.4)."""
@@ -149,8 +161,7 @@ class Service:
             session.start(packet.range.total)
             await stored.save()
 
-    @staticmethod
-    async def _receive(turn: Turn, stored: StoredSession, body: Body, placement: Placement) -> int:
+    async def _receive(self, turn: Turn, stored: StoredSession, body: Body, placement: Placement) -> int:
         """From the socket to the disk; whatever arrived is durable when this ends, however it ends."""
         turn.interrupt_by(body.stop)
         try:
@@ -160,7 +171,7 @@ class Service:
         finally:
             held = await stored.sync()
         if not placement.take:
-            await stored.touch()
+            await self.store.touch(stored.session.id)
         return held
 
     async def _publish(self, stored: StoredSession, place: Place, asker: Asker) -> None:

@@ -71,10 +71,6 @@ class StoredSession(ABC):
         """
 
     @abstractmethod
-    async def touch(self) -> None:
-        """Somebody spoke of this session: its timeout begins anew."""
-
-    @abstractmethod
     async def publish(self, destination: Destination) -> None:
         """Put the file into its place, complete and durable, or raise and leave everything as it was.
 
@@ -121,6 +117,10 @@ class Store(ABC):
 
         Raises SessionNotFound or StoreFailed.
         """
+
+    @abstractmethod
+    async def touch(self, guid: str) -> None:
+        """Somebody spoke of this session: its timeout begins anew. No turn is needed."""
 
     @abstractmethod
     async def room(self) -> int:

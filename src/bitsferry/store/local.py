@@ -154,6 +154,10 @@ class LocalStore(Store):
             logger.warning("the state in %s cannot be read (%s); its client will start over", folder, error)
             raise SessionNotFound(f"the server cannot read the upload {guid} any more") from error
 
+    async def touch(self, guid: str) -> None:
+        """See Store."""
+        await in_thread(os.utime, os.path.join(self.folder_of(guid), _STATE))
+
     async def room(self) -> int:
         """See Store."""
         return await in_thread(Folder(self.root).room)
@@ -340,9 +344,6 @@ class _LocalSession(StoredSession):
         self.stale = True
         await in_thread(self.store.write_state, self.session)
         self.stale = False
-
-    async def touch(self) -> None:
-        await in_thread(os.utime, os.path.join(self.store.folder_of(self.session.id), _STATE))
 
     async def publish(self, destination: Destination) -> None:
         await in_thread(self._publish, destination)
