@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -113,6 +114,7 @@ class Serving:
             if lifeline is not None:
                 loop.add_reader(lifeline, stop.set)
             await server.start(self._listeners)
+            _calm_the_collector()
             ready()
             await stop.wait()
             if lifeline is not None:
@@ -176,6 +178,12 @@ async def _end_of_all_work() -> None:
     working = asyncio.all_tasks() - {asyncio.current_task()}
     if working:
         await asyncio.wait(working)
+
+
+def _calm_the_collector() -> None:
+    """A request leaves no circles behind: looking for them every 700 objects cost 8 % of a small fragment."""
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
 
 
 def _make_folders(settings: Settings) -> None:
