@@ -1,0 +1,148 @@
+"""The pages say what is so: settings with their defaults, options, examples."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from bitsferry.cli.main import main
+from bitsferry.cli.settings import KEYS, Settings, SettingsError, read_settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+SETTINGS = DOCS / "reference" / "settings.md"
+COMMANDS = DOCS / "reference" / "command-line.md"
+SERVICE = DOCS / "how-to" / "run-as-a-service.md"
+EXAMPLE = DOCS / "examples" / "bitsferry.toml"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+
+HEADINGS = {"## At the top": "", "## In each `[[directory]]`": "directory", "## In `[limits]`": "limits"}
+LEFT_OUT = {"no limit", "none", "by itself"}
+NECESSARY = '[[directory]]\nurl = "/in/"\nfolder = "in"\n'
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Every line of the page's tables: which table of the file, the setting, its default, its meaning."""
+    table = None
+    for line in SETTINGS.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            table = HEADINGS[line]
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("| `") else []
+        if cells:
+            assert table is not None
+            setting, default, meaning, _ = cells
+            yield table, setting.strip("`"), default, meaning
+
+
+ROWS = list(rows())
+
+
+def read(tmp_path: Path, table: str, line: str) -> Settings:
+    """The settings of a file with nothing but what is necessary, and this line in a table."""
+    header = "[limits]\n" if table == "limits" else ""
+    text = f"{line}\n{NECESSARY}" if table == "" else f"{NECESSARY}{header}{line}\n"
+    path = tmp_path / "bitsferry.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_settings(str(path))
+
+
+def test_the_page_lists_every_setting_there_is_and_no_other() -> None:
+    there = {(table, key) for table, keys in KEYS.items() for key in keys} - {
+        ("", "directory"),
+        ("", "limits"),
+    }
+    listed = [(table, key) for table, key, _, _ in ROWS]
+    assert set(listed) == there
+    assert len(listed) == len(there)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "default", "meaning"), ROWS, ids=[f"{row[0]}.{row[1]}" for row in ROWS]
+)
+def test_the_page_tells_the_default(tmp_path: Path, table: str, key: str, default: str, meaning: str) -> None:
+    assert meaning.endswith(".")
+    plain = read(tmp_path, table, "")
+    if default.startswith("`"):
+        assert read(tmp_path, table, f"{key} = {default.strip('`')}") == plain
+    elif default == "required":
+        assert f"{key} = " in NECESSARY
+    elif default == "not yet":
+        with pytest.raises(SettingsError, match="this version of bitsferry does not have"):
+            read(tmp_path, table, f'{key} = "x"')
+    else:
+        assert default in LEFT_OUT
+        where = plain.directories[0] if table == "directory" else plain
+        assert getattr(where, key) is None
+
+
+def test_the_example_is_right() -> None:
+    settings = read_settings(str(EXAMPLE))
+    assert [directory.url for directory in settings.directories] == ["/backup/", "/evidence/"]
+    assert Path(settings.directories[0].folder) == EXAMPLE.parent / "backup"
+
+
+def blocks(kind: str) -> list[tuple[Path, str]]:
+    """Every block of code of a kind, in all pages."""
+    return [
+        (page, block)
+        for page in PAGES
+        for block in re.findall(rf"^```{kind}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("toml"))
+def test_settings_in_the_pages_are_right(tmp_path: Path, page: Path, block: str) -> None:
+    path = tmp_path / "bitsferry.toml"
+    path.write_text(block, encoding="utf-8")
+    read_settings(str(path))
+
+
+@pytest.mark.parametrize("name", ["serve", "send"])
+def test_the_page_lists_every_option_there_is_and_no_other(name: str) -> None:
+    assert isinstance(main, click.Group)
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    there = {option for each in command.params if isinstance(each, click.Option) for option in each.opts}
+    section = COMMANDS.read_text(encoding="utf-8").split(f"## `bitsferry {name}`\n")[1].split("\n## ")[0]
+    listed = {
+        option
+        for line in section.splitlines()
+        if line.startswith("| `--")
+        for option in re.findall(r"--[a-z-]+", line.split("|")[1])
+    }
+    assert listed == there
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    socket, service = (block for page, block in blocks("ini") if page == SERVICE)
+    program = tmp_path / "bitsferry"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "bitsferry.socket").write_text(socket)
+    (tmp_path / "bitsferry.service").write_text(
+        service.replace("/opt/bitsferry/bin/bitsferry", str(program)).replace("=bitsferry\n", "=root\n")
+    )
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "bitsferry.service", "bitsferry.socket"],
+        cwd=tmp_path,
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ours = [line for line in done.stderr.splitlines() if "bitsferry" in line or str(tmp_path) in line]
+    assert ours == []
