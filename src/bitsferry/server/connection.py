@@ -202,19 +202,17 @@ class Connection(asyncio.BufferedProtocol, Body):
     def _read_on(self) -> None:
         """More of the body: the receiver pulls it from the socket where it can, else it is pushed."""
         self.deadline = monotonic() + self._all.limits.stall_time
-        if (
-            self._remaining >= _WORTH_PULLING
-            and cast("Receiver", self._receiver).pulls
-            and self._can_be_pulled()
-        ):
+        if self._can_be_pulled(cast("Receiver", self._receiver)):
             self.transport.pause_reading()
             self._all.loop.add_reader(self._pulled, self._pull)
             self._pulling = True
         else:
             self.transport.resume_reading()
 
-    def _can_be_pulled(self) -> bool:
+    def _can_be_pulled(self, receiver: Receiver) -> bool:
         """The socket's bytes are the body's, unencrypted. asyncio wants one descriptor for each reader."""
+        if self._remaining < _WORTH_PULLING or not receiver.pulls:
+            return False
         if self._pulled < 0 and self.transport.get_extra_info("ssl_object") is None:
             with suppress(OSError):
                 self._pulled = os.dup(self.transport.get_extra_info("socket").fileno())
@@ -223,27 +221,33 @@ class Connection(asyncio.BufferedProtocol, Body):
     def _pull(self) -> None:
         receiver = cast("Receiver", self._receiver)
         try:
-            moved = receiver.pull(self._pulled, min(self._remaining, _PULL))
+            self._pull_once(receiver)
         except BlockingIOError:
             return
-        except ConnectionError:
-            self._lose_body()
-            return
-        except BitsError as error:
-            self._close = True  # how many bytes left the socket is not known
+        except (BitsError, ConnectionLost) as error:
             self._finish_body(error)
             return
-        self._remaining -= moved
-        if moved == 0:
-            self._ended = self._close = True
-            self._lose_body()
-        elif self._remaining == 0:
+        if self._remaining == 0:
             self._finish_body(None)
         elif receiver.pulls:
             self.deadline = monotonic() + self._all.limits.stall_time
         else:
             self._stop_pulling()
             self._read_on()
+
+    def _pull_once(self, receiver: Receiver) -> None:
+        """Raises BlockingIOError when nothing is there, ConnectionLost, or the BitsError of the disk."""
+        try:
+            moved = receiver.pull(self._pulled, min(self._remaining, _PULL))
+        except ConnectionError:
+            raise ConnectionLost from None
+        except BitsError:
+            self._close = True  # how many bytes left the socket is not known
+            raise
+        if moved == 0:
+            self._ended = self._close = True
+            raise ConnectionLost
+        self._remaining -= moved
 
     def _stop_pulling(self) -> None:
         if self._pulling:
@@ -273,20 +277,18 @@ class Connection(asyncio.BufferedProtocol, Body):
         if head.expects_continue:
             head.expects_continue = False
             self.transport.write(_CONTINUE)
+        await self._take_what_is_there(receiver)
+        if self._remaining == 0:
+            return
+        if self._interruption is not None:
+            raise self._interruption
+        if self._ended or self.transport.is_closing():
+            raise ConnectionLost
         self._receiver = receiver
         self._done = self._all.loop.create_future()
         self._read = self._read_body
-        early = bytes(memoryview(self._pending)[: self._remaining])
-        del self._pending[: len(early)]
         try:
-            if early:
-                self._read_body(memoryview(early))
-            if self._ended or self.transport.is_closing():
-                self._lose_body()
-            if self._interruption is not None:
-                self._finish_body(self._interruption)
-            if not self._done.done() and self._writing is None:
-                self._read_on()
+            self._read_on()
             await self._done
         finally:
             self._read = self._read_ahead
@@ -294,6 +296,19 @@ class Connection(asyncio.BufferedProtocol, Body):
             self.deadline = math.inf
             if self._writing is not None:
                 await asyncio.wait([self._writing])
+
+    async def _take_what_is_there(self, receiver: Receiver) -> None:
+        """What came with the head or right behind it needs no waiting, and no word with the event loop."""
+        while self._pending and self._remaining:
+            early = bytes(memoryview(self._pending)[: self._remaining])
+            del self._pending[: len(early)]
+            self._remaining -= len(early)
+            written = receiver.write(memoryview(early))
+            if written is not None:
+                await written
+        if self._interruption is None and self._can_be_pulled(receiver):
+            with suppress(BlockingIOError):
+                self._pull_once(receiver)
 
     def stop(self) -> None:
         """See Body."""
