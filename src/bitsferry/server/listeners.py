@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import stat
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,8 @@ __all__ = ["Address", "ListenError", "Listener", "inherited", "notify", "open_li
 BACKLOG = 1024  # connections the system keeps for us while we are busy
 
 _FIRST_INHERITED = 3
+_LAST_BREATH = 2.0  # seconds a killed server may take to let go of its port
+_POLL = 0.05
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _HOST_PORT = re.compile(r"(?:\[(?P<six>[\w:.%]+)\]|(?P<host>[\w.-]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 
@@ -74,12 +77,16 @@ class Listener:
 
 def open_listeners(address: Address) -> list[Listener]:
     """Listen on an address; a name may have several, and each gets a listener. Raises ListenError."""
-    try:
-        return [_unix(address.path)] if address.path else _tcp(address)
-    except UnicodeError:
-        raise ListenError(f"cannot listen on {address}: this is no name of a host") from None
-    except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+    deadline = time.monotonic() + _LAST_BREATH
+    while True:
+        try:
+            return [_unix(address.path)] if address.path else _tcp(address)
+        except UnicodeError:
+            raise ListenError(f"cannot listen on {address}: this is no name of a host") from None
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from error
+            time.sleep(_POLL)
 
 
 def _tcp(address: Address) -> list[Listener]:

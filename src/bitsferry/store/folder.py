@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bitsferry.protocol.errors import AccessDenied, DestinationExists, DestinationIsFolder, FolderNotFound
 
-__all__ = ["OWN_PREFIX", "Destination", "Folder", "sync_folder"]
+__all__ = ["OWN_PREFIX", "Destination", "Folder", "make_folder", "sync_folder"]
 
 # Names that begin so are the store's own, wherever they lie.
 OWN_PREFIX = ".bitsferry"
@@ -130,6 +130,20 @@ def check_destination(folder: int, name: str, *, overwrite: bool) -> None:
         raise DestinationIsFolder(f"{name!r} is a folder, not a file")
     if not overwrite:
         raise DestinationExists(f"a file {name!r} is already there and may not be overwritten")
+
+
+def make_folder(path: str, mode: int) -> None:
+    """Make a folder, with those it lies in, so that it survives a power cut. One that is there stays."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        make_folder(above, 0o777)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+    else:
+        sync_folder(above)
 
 
 def sync_folder(path: str) -> None:

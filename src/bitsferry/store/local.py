@@ -20,7 +20,7 @@ from bitsferry.protocol.session import Session
 from bitsferry.store import publishing
 from bitsferry.store.appending import Appender, Disk
 from bitsferry.store.base import Found, Receiver, Store, StoredSession
-from bitsferry.store.folder import Destination, Folder, sync_folder
+from bitsferry.store.folder import Destination, Folder, make_folder, sync_folder
 from bitsferry.store.threads import error_of_os, in_thread
 
 __all__ = ["Durability", "LocalStore"]
@@ -31,6 +31,7 @@ Durability = Literal["power", "process"]
 
 _MOST_OPEN = 512  # sessions whose files stay open between two fragments
 _POLL = 0.02  # seconds between two looks at a session another process has
+_LAST_BREATH = 2.0  # seconds a killed server may take to let go
 _YOUNG = 3600  # seconds for which another process may be making a session
 
 _DATA, _STATE, _TURN = "request.data", "session.json", "turn"
@@ -406,13 +407,11 @@ def _quiet_since(folder: str) -> float:
 
 def _make_root(root: str, sessions: str, shared: bool) -> int:
     """Make the folders of a store; returns the descriptor that holds it against other servers."""
-    os.makedirs(root, 0o700, exist_ok=True)
+    make_folder(root, 0o700)
     lock = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock_root(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
         os.close(lock)
-        raise StoreFailed(f"another bitsferry server is using the store {root}") from None
+        raise StoreFailed(f"another bitsferry server is using the store {root}")
     os.makedirs(sessions, 0o700, exist_ok=True)
     for number in range(256):
         with suppress(FileExistsError):
@@ -420,6 +419,20 @@ def _make_root(root: str, sessions: str, shared: bool) -> int:
     sync_folder(sessions)
     sync_folder(root)
     return lock
+
+
+def _lock_root(lock: int, kind: int) -> bool:
+    """False when another server has the store, and not just because it is dying as we begin."""
+    deadline = time.monotonic() + _LAST_BREATH
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
+        else:
+            return True
 
 
 def _in_memory(path: str) -> bool:
