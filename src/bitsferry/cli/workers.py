@@ -58,7 +58,7 @@ def supervise(
     else:
         tell(signal.SIGTERM)
     over = not started
-    while workers:
+    while workers or not over:
         match signal.sigwait(_SIGNALS):
             case signal.SIGTERM | signal.SIGINT:
                 if not over:
