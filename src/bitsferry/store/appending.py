@@ -26,8 +26,9 @@ class Disk:
     saturated disk: 65 ms at the 99th percentile, 10 with threads). Memory never does.
     """
 
-    def __init__(self, *, in_memory: bool) -> None:
-        self.in_memory = in_memory
+    def __init__(self, path: str) -> None:
+        """The disk under `path`."""
+        self.in_memory = _in_memory(path)
         self._slow_until = 0.0
         self._pipe: tuple[int, int] | None = None
 
@@ -134,3 +135,14 @@ def _write_all(file: int, block: memoryview, offset: int) -> None:
         written = os.pwrite(file, block, offset)
         offset += written
         block = block[written:]
+
+
+def _in_memory(path: str) -> bool:
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            fields, _, kind = line.partition(" - ")
+            if fields.split()[2] == number:
+                return kind.split()[0] in ("tmpfs", "ramfs")
+    return False

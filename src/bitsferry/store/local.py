@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import logging
 import os
@@ -10,14 +9,14 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Literal
 
 import msgspec
 
 from bitsferry.protocol.errors import Busy, SessionNotFound, StoreFailed
 from bitsferry.protocol.session import Session
-from bitsferry.store import publishing
+from bitsferry.store import claims, publishing
 from bitsferry.store.appending import Appender, Disk
 from bitsferry.store.base import Found, Receiver, Store, StoredSession
 from bitsferry.store.folder import Destination, Folder, make_folder, sync_folder
@@ -69,8 +68,7 @@ class LocalStore(Store):
             self._lock = _make_root(self.root, self._sessions, shared)
         except OSError as error:
             raise StoreFailed(f"the store {self.root} cannot be used: {error.strerror or error}") from error
-        # A file system in memory never waits for a disk: threads would be the only cost.
-        self.disk = Disk(in_memory=_in_memory(self.root))
+        self.disk = Disk(self.root)
 
     def folder_of(self, guid: str) -> str:
         """Where the session of this id lies."""
@@ -204,25 +202,9 @@ class LocalStore(Store):
         self, guid: str, stop: Callable[[], None], patience: float
     ) -> AbstractAsyncContextManager[None]:
         """See Store. Only processes that share the root have anything to wait for."""
-        return self._claim(guid, stop, patience) if self.shared else _NOTHING_TO_CLAIM
-
-    @asynccontextmanager
-    async def _claim(self, guid: str, stop: Callable[[], None], patience: float) -> AsyncIterator[None]:
-        path = os.path.join(self.folder_of(guid), _TURN)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except (FileNotFoundError, NotADirectoryError):
-            yield  # whoever opens the session will hear that there is none
-            return
-        try:
-            wish = await _lock_against_others(descriptor, patience)
-            watch = asyncio.get_running_loop().create_task(_watch(descriptor, wish, stop))
-            try:
-                yield
-            finally:
-                watch.cancel()
-        finally:
-            os.close(descriptor)
+        if not self.shared:
+            return _NOTHING_TO_CLAIM
+        return claims.claim(os.path.join(self.folder_of(guid), _TURN), stop, patience)
 
     async def walk(self) -> AsyncIterator[Found]:
         """See Store."""
@@ -433,40 +415,6 @@ def _lock_root(lock: int, kind: int) -> bool:
             time.sleep(_POLL)
         else:
             return True
-
-
-def _in_memory(path: str) -> bool:
-    device = os.stat(path).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-        for line in mounts:
-            fields, _, kind = line.partition(" - ")
-            if fields.split()[2] == number:
-                return kind.split()[0] in ("tmpfs", "ramfs")
-    return False
-
-
-async def _lock_against_others(descriptor: int, patience: float) -> bytes:
-    """Take the lock of a session's turn file, telling whoever has it that it is wanted; returns our wish."""
-    wish = os.urandom(8)
-    os.pwrite(descriptor, wish, 0)
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise Busy("another request of this upload does not let go") from None
-            await asyncio.sleep(_POLL)
-        else:
-            return wish
-
-
-async def _watch(descriptor: int, wish: bytes, stop: Callable[[], None]) -> None:
-    """Call `stop` when somebody else's wish stands in the turn file."""
-    while os.pread(descriptor, 8, 0) == wish:  # noqa: ASYNC110, another process cannot set our events
-        await asyncio.sleep(_POLL)
-    stop()
 
 
 def _read_umask() -> int:

@@ -1,0 +1,1 @@
+"""Tests that kill servers for real."""
