@@ -38,7 +38,7 @@ SERVER_SAYS = [
     (errors.WriteProtected(), 500, 0x80070013, TRANSIENT),
 ]
 
-# What a client says to the person before it, beyond what a server said: MC-BUP 3.1.5 and our choices (spec-notes).
+# What a client says to the person before it, beyond what a server said: MC-BUP 3.1.5, spec-notes.
 CLIENT_SAYS = [
     (errors.TransportFailed(), 0x80200010, Context.GENERAL_TRANSPORT, TRANSIENT),
     (errors.InvalidServerResponse(), 0x8020001B, Context.REMOTE_FILE, TRANSIENT),

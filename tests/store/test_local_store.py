@@ -55,7 +55,10 @@ async def is_lost(store: Store, guid: str) -> bool:
 # Who may use it
 
 
-def test_two_servers_never_use_one_store_unless_both_share_it(root: Path) -> None:
+def test_two_servers_never_use_one_store_unless_both_share_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitsferry.store.local._LAST_BREATH", 0.0)  # nobody is dying here
     first = LocalStore(str(root))
     for shared in (False, True):
         with pytest.raises(StoreFailed, match="another bitsferry server"):
