@@ -55,6 +55,16 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_somebody_else_linked_to_is_put_in_its_place_all_the_same(
+    source: Path, folder: Path, outside: Path, overwrite: bool
+) -> None:
+    data = source.read_bytes()
+    (outside / "backup").hardlink_to(source)
+    place(source, folder, "file", overwrite=overwrite)
+    assert (folder / "file").read_bytes() == data
+
+
 def test_a_link_at_the_destination_counts_as_a_file_that_is_there(
     source: Path, folder: Path, outside: Path
 ) -> None:

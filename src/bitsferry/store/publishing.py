@@ -21,10 +21,10 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 def publish(source: str, guid: str, destination: Destination) -> None:
     """Make the file at `source` appear at `destination`, durable when this returns.
 
-    The source stays, as a second link: while it has a link that is not ours the file has been put in its
-    place, which is how a crash between here and the state's next save is told from one before. Where no link
-    leads (another file system, or another mount of the same one, which only the link itself can tell) a copy
-    beside the destination plays the source's part. `clear_leftovers` ends both.
+    The source stays, as a second link: while it and the destination are the same file, that has been put in
+    its place, which is how a crash between here and the state's next save is told from one before. Where no
+    link leads (another file system, or another mount of the same one, which only the link itself can tell) a
+    copy beside the destination plays the source's part. `clear_leftovers` ends both.
     Raises DestinationExists, DestinationIsFolder, FolderNotFound, AccessDenied or OSError; then nothing is
     left beside the destination.
     """
@@ -32,12 +32,12 @@ def publish(source: str, guid: str, destination: Destination) -> None:
     with destination.folder.parent(parts, create=destination.create_folders) as folder:
         copy, step = _own_names(guid)
         try:
-            if not _is_placed(source, copy, step, folder, parts[-1]):
+            if not _is_placed(source, copy, folder, parts[-1]):
                 _place(source, copy, step, folder, destination)
             os.fsync(folder)
         except BaseException as error:
             with suppress(OSError):
-                if not _is_placed(source, copy, step, folder, parts[-1]):
+                if not _is_placed(source, copy, folder, parts[-1]):
                     _clear(guid, folder)
                     os.unlink(_note(source))
             if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
@@ -66,25 +66,25 @@ def _own_names(guid: str) -> tuple[str, str]:
     return f"{OWN_PREFIX}-{guid}.copy", f"{OWN_PREFIX}-{guid}.step"
 
 
-def _is_placed(source: str, copy: str, step: str, folder: int, name: str) -> bool:
-    """Whether a crash interrupted us after the file appeared."""
+def _is_placed(source: str, copy: str, folder: int, name: str) -> bool:
+    """Whether a crash interrupted us after the file appeared.
+
+    The number of links would not do: a backup or a deduplicating tool may have made one of its own.
+    """
     return (
-        _is_linked(source, folder, step)
-        or _is_linked(copy, folder, step, dir_fd=folder)
+        _is_linked(source, None, folder, name)
+        or _is_linked(copy, folder, folder, name)
         or _is_moved(source, folder, name)
     )
 
 
-def _is_linked(path: str, folder: int, step: str, *, dir_fd: int | None = None) -> bool:
-    """Whether the file at `path` has a link that is neither itself nor the step towards the destination."""
+def _is_linked(path: str, dir_fd: int | None, folder: int, name: str) -> bool:
+    """Whether the destination is another name of the file at `path`."""
     try:
         ours = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+        return os.path.samestat(ours, os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
         return False
-    links = ours.st_nlink - 1
-    with suppress(FileNotFoundError):
-        links -= os.path.samestat(ours, os.stat(step, dir_fd=folder, follow_symlinks=False))
-    return links > 0
 
 
 def _is_moved(source: str, folder: int, name: str) -> bool:
