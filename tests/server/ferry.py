@@ -130,7 +130,7 @@ class Ferry:
         """Somebody answers the door."""
         try:
             self.line().hang_up()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # or hung up on while we waited at it
             return False
         return True
 
