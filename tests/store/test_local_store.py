@@ -207,6 +207,29 @@ async def test_bytes_that_failed_to_reach_the_disk_are_not_counted_even_if_a_lat
     assert (folder_of(Path(store.root), guid) / "request.data").read_bytes() == data
 
 
+async def test_bytes_acknowledged_without_a_sync_that_fail_to_reach_the_disk_are_wanted_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system forgets which pages it could not write: a file published at the next try would be damaged."""
+    store = LocalStore(str(root), "process")
+    data, destination = some_bytes(10_000), Destination(Folder(str(tmp_path)), ("file.bin",))
+    guid = await upload(store, data)
+
+    def fail(*args: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with store.open(guid) as stored:
+        with monkeypatch.context() as patch, pytest.raises(StoreFailed):
+            patch.setattr("os.fsync", fail)
+            await stored.publish(destination)
+        assert stored.held == 0
+    assert await receive(store, guid, data) == 10_000
+    async with store.open(guid) as stored:
+        await stored.publish(destination)
+    assert (tmp_path / "file.bin").read_bytes() == data
+    store.close()
+
+
 async def test_a_state_that_cannot_be_saved_is_as_if_nobody_had_tried(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

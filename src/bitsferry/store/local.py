@@ -333,8 +333,19 @@ class _LocalSession(StoredSession):
 
     def _publish(self, destination: Destination) -> None:
         os.fchmod(self.data, 0o666 & ~_umask)
-        os.fsync(self.data)
+        try:
+            os.fsync(self.data)
+        except OSError:
+            if self.store.durability == "process":
+                self._forget_bytes()
+            raise
         publishing.publish(self._path(_DATA), self.session.id, destination)
+
+    def _forget_bytes(self) -> None:
+        """Some that were acknowledged without a sync are lost, and nobody knows which: better all again."""
+        self.torn, self.synced = True, 0
+        with suppress(StoreFailed):
+            self._cut()
 
     async def release(self, destination: Destination | None) -> None:
         await in_thread(self._release, destination)
