@@ -210,7 +210,7 @@ async def test_bytes_that_failed_to_reach_the_disk_are_not_counted_even_if_a_lat
 async def test_bytes_acknowledged_without_a_sync_that_fail_to_reach_the_disk_are_wanted_again(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system forgets which pages it could not write: a file published at the next try would be damaged."""
+    """The system forgets which pages it could not write: at the next try the file would be damaged."""
     store = LocalStore(str(root), "process")
     data, destination = some_bytes(10_000), Destination(Folder(str(tmp_path)), ("file.bin",))
     guid = await upload(store, data)
