@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 
 import pytest
 
@@ -130,6 +131,10 @@ END_SOON = {
 
 @under_each
 def test_a_server_that_ends_inside_a_body_keeps_what_had_arrived(kind: str, start: Start) -> None:
+    if kind == "hypercorn" and sys.version_info >= (3, 12):
+        pytest.skip(
+            "since Python 3.12 Hypercorn waits for its last connection, whatever --graceful-timeout says"
+        )
     host = start(kind, *END_SOON[kind])
     with Upload(host) as upload:
         upload.begin(DATA, sent=300_000)
