@@ -183,10 +183,11 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def _wait_for_disk(self, written: asyncio.Future[None]) -> None:
         """A slow disk has our buffer: go on with another one when it is done, and read nothing until then."""
-        self._all.renew_block()
+        lent = self._all.lend_block()
         self._writing = written
         self.deadline = math.inf
         self.transport.pause_reading()
+        written.add_done_callback(lambda _: self._all.return_block(lent))
         written.add_done_callback(self._disk_is_done)
 
     def _disk_is_done(self, written: asyncio.Future[None]) -> None:

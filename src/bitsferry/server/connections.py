@@ -18,6 +18,7 @@ from bitsferry.server.request import Request, Response
 __all__ = ["BLOCK", "Connections", "Limits", "Member"]
 
 BLOCK = 256 * 1024  # bytes read from a socket at once
+_SPARE_BLOCKS = 32  # as many as threads write at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Connections:
         self.application = application
         self.set_limits(limits)
         self.block = memoryview(bytearray(BLOCK))  # what every connection reads into, one at a time
+        self._spare: list[memoryview] = []
         self.draining = False
         self.empty = asyncio.Event()  # the last connection went, or nobody waits for it any more
         self.all: set[Member] = set()
@@ -101,9 +103,15 @@ class Connections:
         if self._by_address[address] <= 0:
             del self._by_address[address]
 
-    def renew_block(self) -> None:
-        """The block is with a slow disk: everybody reads into a fresh one."""
-        self.block = memoryview(bytearray(BLOCK))
+    def lend_block(self) -> memoryview:
+        """The block goes to a slow disk, until `return_block`: everybody reads into another one."""
+        lent, self.block = self.block, self._spare.pop() if self._spare else memoryview(bytearray(BLOCK))
+        return lent
+
+    def return_block(self, block: memoryview) -> None:
+        """The disk is done with it."""
+        if len(self._spare) < _SPARE_BLOCKS:
+            self._spare.append(block)
 
     def look_at_the_clock(self) -> None:
         """Let go of whoever is past its deadline; renew the Date answers carry."""

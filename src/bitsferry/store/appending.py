@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import time
 from contextlib import suppress
 
@@ -16,6 +17,7 @@ __all__ = ["Appender", "Disk"]
 SLOW_WRITE = 0.002  # seconds in one write after which the disk is busy
 SLOW_SPELL = 2.0  # seconds for which its writes then go to threads
 _PIPE = 1 << 20  # bytes on their way through a pipe at once, the most an ordinary user may have
+_THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 _F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
 
@@ -37,9 +39,13 @@ class Disk:
         """Writes belong into threads just now."""
         return not self.in_memory and time.monotonic() < self._slow_until
 
-    def note(self, begun: float) -> None:
-        """A write that began at `begun` (monotonic seconds) is done."""
-        if not self.in_memory and (now := time.monotonic()) - begun > SLOW_WRITE:
+    def begin(self) -> tuple[float, int] | None:
+        """A write begins: the time in seconds, and how often this thread has waited so far."""
+        return None if self.in_memory else (time.monotonic(), _waits())
+
+    def end(self, begun: tuple[float, int] | None) -> None:
+        """The write that began so is done. One that only lost the processor for a while was not slow."""
+        if begun is not None and (now := time.monotonic()) - begun[0] > SLOW_WRITE and _waits() > begun[1]:
             self._slow_until = now + SLOW_SPELL
 
     def splice(self, source: int, target: int, offset: int, most: int) -> int:
@@ -103,12 +109,12 @@ class Appender(Receiver):
         self._offset += len(block)
         if self._disk.is_slow:
             return asyncio.ensure_future(in_thread(_write_all, self._file, block, offset))
-        begun = time.monotonic()
+        begun = self._disk.begin()
         try:
             _write_all(self._file, block, offset)
         except OSError as error:
             raise error_of_os(error) from error
-        self._disk.note(begun)
+        self._disk.end(begun)
         return None
 
     @property
@@ -118,7 +124,7 @@ class Appender(Receiver):
 
     def pull(self, source: int, most: int) -> int:
         """See Receiver."""
-        begun = time.monotonic()
+        begun = self._disk.begin()
         try:
             moved = self._disk.splice(source, self._file, self._offset, most)
         except (BlockingIOError, ConnectionError):
@@ -126,8 +132,13 @@ class Appender(Receiver):
         except OSError as error:
             raise error_of_os(error) from error
         self._offset += moved
-        self._disk.note(begun)
+        self._disk.end(begun)
         return moved
+
+
+def _waits() -> int:
+    """How often this thread gave the processor up to wait for something."""
+    return resource.getrusage(_THREAD).ru_nvcsw
 
 
 def _write_all(file: int, block: memoryview, offset: int) -> None:
