@@ -224,7 +224,8 @@ class Connection(asyncio.BufferedProtocol, Body):
         try:
             self._pull_once(receiver)
         except BlockingIOError:
-            return
+            if receiver.pulls:
+                return
         except (BitsError, ConnectionLost) as error:
             self._finish_body(error)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import resource
@@ -17,6 +18,8 @@ __all__ = ["Appender", "Disk"]
 SLOW_WRITE = 0.002  # seconds in one write after which the disk is busy
 SLOW_SPELL = 2.0  # seconds for which its writes then go to threads
 _PIPE = 1 << 20  # bytes on their way through a pipe at once, the most an ordinary user may have
+# A file system or a sandbox may know no splice, or refuse it.
+_NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 _THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 _F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
@@ -31,6 +34,7 @@ class Disk:
     def __init__(self, path: str) -> None:
         """The disk under `path`."""
         self.in_memory = _in_memory(path)
+        self.splices = hasattr(os, "splice")
         self._slow_until = 0.0
         self._pipe: tuple[int, int] | None = None
 
@@ -51,9 +55,10 @@ class Disk:
     def splice(self, source: int, target: int, offset: int, most: int) -> int:
         """Move up to `most` bytes from a socket to a file without showing them to Python.
 
-        Returns how many; 0 is the socket's end. Raises BlockingIOError when there is nothing now,
-        ConnectionError when the socket broke, another OSError when the file did: then bytes are lost that
-        were not in the file yet, as if they had never come.
+        Returns how many; 0 is the socket's end. Raises BlockingIOError when there is nothing now, or when
+        the system cannot (then `splices` says so, and nothing was moved), ConnectionError when the socket
+        broke, another OSError when the file did: then bytes are lost that were not in the file yet, as if
+        they had never come.
         """
         reader, writer = self._open_pipe()
         try:
@@ -61,15 +66,34 @@ class Disk:
         except BlockingIOError:
             raise
         except OSError as error:
+            if error.errno in _NO_SPLICE:
+                self.splices = False
+                raise BlockingIOError(*error.args) from error
             raise ConnectionResetError(*error.args) from error
-        moved = 0
         try:
-            while moved < arrived:
-                moved += os.splice(reader, target, arrived - moved, offset_dst=offset + moved)
+            self._empty_pipe(reader, target, offset, arrived)
         except OSError:
             self.close()  # what is in the pipe belongs to nobody now
             raise
         return arrived
+
+    def _empty_pipe(self, reader: int, target: int, offset: int, left: int) -> None:
+        """By splice; by hand where this file system has none, and from then on without the pipe."""
+        while left:
+            moved = 0
+            if self.splices:
+                try:
+                    moved = os.splice(reader, target, left, offset_dst=offset)
+                except OSError as error:
+                    if error.errno not in _NO_SPLICE:
+                        raise
+                    self.splices = False
+            if not moved:
+                block = os.read(reader, left)
+                _write_all(target, memoryview(block), offset)
+                moved = len(block)
+            offset += moved
+            left -= moved
 
     def _open_pipe(self) -> tuple[int, int]:
         if self._pipe is None:
@@ -120,7 +144,7 @@ class Appender(Receiver):
     @property
     def pulls(self) -> bool:
         """See Receiver: Linux can, while nothing is to be dropped and the disk keeps up."""
-        return hasattr(os, "splice") and not self._skip and not self._disk.is_slow
+        return self._disk.splices and not self._skip and not self._disk.is_slow
 
     def pull(self, source: int, most: int) -> int:
         """See Receiver."""
