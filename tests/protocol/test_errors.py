@@ -40,12 +40,28 @@ SERVER_SAYS = [
 
 # What a client says to the person before it, beyond what a server said: MC-BUP 3.1.5, spec-notes.
 CLIENT_SAYS = [
-    (errors.TransportFailed(), 0x80200010, Context.GENERAL_TRANSPORT, TRANSIENT),
+    (errors.TransportFailed(), 0x80072EFE, Context.GENERAL_TRANSPORT, TRANSIENT),
+    (errors.CannotConnect(), 0x80072EFD, Context.GENERAL_TRANSPORT, TRANSIENT),
+    (errors.HostNotFound(), 0x80072EE7, Context.GENERAL_TRANSPORT, TRANSIENT),
+    (errors.TimedOut(), 0x80072EE2, Context.GENERAL_TRANSPORT, TRANSIENT),
+    (errors.NetworkDisconnected(), 0x80200010, Context.GENERAL_TRANSPORT, TRANSIENT),
     (errors.InvalidServerResponse(), 0x8020001B, Context.REMOTE_FILE, TRANSIENT),
     (errors.ProtocolMismatch(), 0x80200022, Context.REMOTE_FILE, FATAL),
     (errors.NoProgress(), 0x80200024, Context.REMOTE_FILE, TRANSIENT),
     (errors.LocalFileChanged(), 0x8020001D, Context.LOCAL_FILE, FATAL),
     (errors.LocalFileMissing(), 0x80070002, Context.LOCAL_FILE, FATAL),
+    (errors.ProxyAuthenticationRequired(), 0x80190197, Context.REMOTE_FILE, FATAL),
+    (errors.InvalidProxy(), 0x8020003F, Context.GENERAL_TRANSPORT, FATAL),
+    (errors.UserNameTooLong(), 0x80200025, Context.GENERAL_QUEUE_MANAGER, FATAL),
+    (errors.PasswordTooLong(), 0x80200026, Context.GENERAL_QUEUE_MANAGER, FATAL),
+    (errors.MissingFileSize(), 0x80200011, Context.REMOTE_FILE, FATAL),
+    (errors.InsufficientRangeSupport(), 0x80200013, Context.REMOTE_FILE, FATAL),
+    (errors.RemoteFileChanged(), 0x8019019C, Context.REMOTE_FILE, TRANSIENT),
+    (errors.LocalDiskFull(), 0x80070070, Context.LOCAL_FILE, TRANSIENT),
+    (errors.LocalDiskFailed(), 0x8007045D, Context.LOCAL_FILE, FATAL),
+    (errors.LocalAccessDenied(), 0x80070005, Context.LOCAL_FILE, FATAL),
+    (errors.LocalFolderMissing(), 0x80070003, Context.LOCAL_FILE, FATAL),
+    (errors.LocalFileInTheWay(), 0x80070050, Context.LOCAL_FILE, FATAL),
 ]
 
 EVERY_CLASS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BitsError)]
@@ -150,6 +166,7 @@ WINDOWS_SAYS = {
     "ERROR_PATH_NOT_FOUND": 0x80070003,
     "E_ACCESSDENIED": 0x80070005,
     "ERROR_WRITE_PROTECT": 0x80070013,
+    "ERROR_FILE_EXISTS": 0x80070050,
     "ERROR_DISK_FULL": 0x80070070,
     "E_INVALIDARG": 0x80070057,
     "ERROR_IO_DEVICE": 0x8007045D,

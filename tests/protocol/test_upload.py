@@ -183,9 +183,23 @@ def test_no_fragment_is_longer_than_wished_nor_shorter_than_a_byte() -> None:
     assert upload.next_packet() == fragment(0, 7)
 
 
-def test_no_fragment_is_longer_than_windows_sends() -> None:
-    upload = Upload(10**9, fragment_length=10**9)
+def test_nobody_who_says_nothing_sends_longer_fragments_than_windows() -> None:
+    upload = Upload(10**9)
     assert talk(upload, CREATED)[-1] == fragment(0, 13 * 1024 * 1024, 10**9)
+
+
+def test_a_fallback_timer_goes_on_in_the_next_process() -> None:
+    upload = Upload(1000)
+    talk(upload, Ack(session_id=ID, protocol=BITS_1_5, host_id="node7", host_id_fallback_timeout=60))
+    upload.next_packet(1000.0)
+    upload.failed(1000.0)
+    later = Upload(1000, progress=upload.progress)
+    later.next_packet(1059.0)
+    assert later.host == "node7"
+    later.failed(1059.0)
+    later.resume()
+    later.next_packet(1060.0)
+    assert later.host is None
 
 
 # Where to go on: the server names the offset
@@ -442,6 +456,12 @@ def test_what_may_pass_is_transient(status: int) -> None:
 )
 def test_what_will_not_pass_is_fatal(status: int) -> None:
     assert not error_of_ack(Ack(status)).transient
+
+
+def test_a_proxy_that_asks_who_is_there_is_not_taken_for_the_server() -> None:
+    error = error_of_ack(Ack(407))
+    assert isinstance(error, errors.ProxyAuthenticationRequired)
+    assert "proxy" in error.message
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 599])

@@ -11,6 +11,7 @@ __all__ = [
     "AuthenticationRequired",
     "BitsError",
     "Busy",
+    "CannotConnect",
     "Context",
     "DestinationExists",
     "DestinationIsFolder",
@@ -18,25 +19,40 @@ __all__ = [
     "FileTooLarge",
     "FolderNotFound",
     "FragmentTooLarge",
+    "HostNotFound",
+    "InsufficientRangeSupport",
     "InvalidMessage",
     "InvalidName",
+    "InvalidProxy",
     "InvalidServerResponse",
     "LengthRequired",
+    "LocalAccessDenied",
+    "LocalDiskFailed",
+    "LocalDiskFull",
     "LocalFileChanged",
+    "LocalFileInTheWay",
     "LocalFileMissing",
+    "LocalFolderMissing",
+    "MissingFileSize",
+    "NetworkDisconnected",
     "NoCommonProtocol",
     "NoProgress",
     "OutOfStep",
+    "PasswordTooLong",
     "ProtocolMismatch",
+    "ProxyAuthenticationRequired",
     "Refused",
+    "RemoteFileChanged",
     "ServerFailed",
     "SessionNotFound",
     "StoreFailed",
+    "TimedOut",
     "TooManySessions",
     "TransportFailed",
     "UnknownUrl",
     "UnsupportedEncoding",
     "UploadsDisabled",
+    "UserNameTooLong",
     "WriteProtected",
 ]
 
@@ -259,11 +275,35 @@ class ServerFailed(Refused):
 
 
 class TransportFailed(BitsError):
-    """The line broke, or the server could not be reached."""
+    """The line broke."""
 
-    hresult = HResult.BG_E_NETWORK_DISCONNECTED
+    hresult = HResult.ERROR_WINHTTP_CONNECTION_ERROR
     context = Context.GENERAL_TRANSPORT
     transient = True
+
+
+class CannotConnect(TransportFailed):
+    """The server could not be reached."""
+
+    hresult = HResult.ERROR_WINHTTP_CANNOT_CONNECT
+
+
+class HostNotFound(TransportFailed):
+    """No address is known for the host."""
+
+    hresult = HResult.ERROR_WINHTTP_NAME_NOT_RESOLVED
+
+
+class TimedOut(TransportFailed):
+    """The other end was silent for too long."""
+
+    hresult = HResult.ERROR_WINHTTP_TIMEOUT
+
+
+class NetworkDisconnected(TransportFailed):
+    """This machine has no network."""
+
+    hresult = HResult.BG_E_NETWORK_DISCONNECTED
 
 
 class InvalidServerResponse(BitsError):
@@ -297,4 +337,88 @@ class LocalFileMissing(BitsError):
     """The file to send cannot be read."""
 
     hresult = HResult.ERROR_FILE_NOT_FOUND
+    context = Context.LOCAL_FILE
+
+
+class ProxyAuthenticationRequired(BitsError):
+    """The proxy wants to know who is asking."""
+
+    status = 407
+    hresult = None
+
+
+class InvalidProxy(BitsError):
+    """No proxy can be found in what is set."""
+
+    hresult = HResult.BG_E_INVALID_PROXY_INFO
+    context = Context.GENERAL_TRANSPORT
+
+
+class UserNameTooLong(BitsError):
+    """A user name has at most 300 characters."""
+
+    hresult = HResult.BG_E_USERNAME_TOO_LARGE
+    context = Context.GENERAL_QUEUE_MANAGER
+
+
+class PasswordTooLong(BitsError):
+    """A password has at most 65,535 characters."""
+
+    hresult = HResult.BG_E_PASSWORD_TOO_LARGE
+    context = Context.GENERAL_QUEUE_MANAGER
+
+
+class MissingFileSize(BitsError):
+    """The server does not say how long the file is."""
+
+    hresult = HResult.BG_E_MISSING_FILE_SIZE
+
+
+class InsufficientRangeSupport(BitsError):
+    """The server cannot send the rest of a file without its beginning."""
+
+    hresult = HResult.BG_E_INSUFFICIENT_RANGE_SUPPORT
+
+
+class RemoteFileChanged(BitsError):
+    """The server's file changed while it was being received."""
+
+    status = 412
+    hresult = None
+    transient = True
+
+
+class LocalDiskFull(BitsError):
+    """There is no room on this machine's disk for more of the file."""
+
+    hresult = HResult.ERROR_DISK_FULL
+    context = Context.LOCAL_FILE
+    transient = True
+
+
+class LocalDiskFailed(BitsError):
+    """The file cannot be written on this machine."""
+
+    hresult = HResult.ERROR_IO_DEVICE
+    context = Context.LOCAL_FILE
+
+
+class LocalAccessDenied(BitsError):
+    """This account may not write the file there."""
+
+    hresult = HResult.E_ACCESSDENIED
+    context = Context.LOCAL_FILE
+
+
+class LocalFolderMissing(BitsError):
+    """The folder the file shall be in is not there."""
+
+    hresult = HResult.ERROR_PATH_NOT_FOUND
+    context = Context.LOCAL_FILE
+
+
+class LocalFileInTheWay(BitsError):
+    """Something is at this path that must not be overwritten."""
+
+    hresult = HResult.ERROR_FILE_EXISTS
     context = Context.LOCAL_FILE

@@ -20,7 +20,7 @@ from bitsferry.protocol.packets import (
 )
 from bitsferry.protocol.ranges import ContentRange
 
-__all__ = ["LARGEST_FRAGMENT", "SMALLEST_FRAGMENT", "Progress", "State", "Upload", "error_of_ack"]
+__all__ = ["LARGEST_FRAGMENT", "RESTARTS", "SMALLEST_FRAGMENT", "Progress", "State", "Upload", "error_of_ack"]
 
 SMALLEST_FRAGMENT = 5 * 1024  # MC-BUP <16>: Windows never goes below
 LARGEST_FRAGMENT = 13 * 1024 * 1024  # MC-BUP <10>
@@ -57,7 +57,10 @@ class Progress:
     sent: int = 0
     host_id: str | None = None
     host_id_fallback_timeout: int | None = None
-    fragment_limit: int = LARGEST_FRAGMENT
+    host_lost_at: float | None = None
+    """When the host of the host id could not be reached for the first time since its last answer."""
+    fragment_limit: int | None = None
+    """The longest fragment the server takes, once a 413 told."""
     reply_url: str | None = None
     closing: bool = False
     """The reply is fetched: once the Close is said, the server may have released it."""
@@ -66,9 +69,9 @@ class Progress:
 class Upload:
     """One file on its way: says what to say next, and takes what is answered.
 
-    Used as ``while packet := upload.next_packet(now): ... upload.receive(ack, now)``. `now` is any clock in
-    seconds that only grows. When the line breaks, `failed` is told; after any error `resume` goes on with a
-    Ping, as Windows does (MC-BUP 3.1.4.4).
+    Used as ``while packet := upload.next_packet(now): ... upload.receive(ack, now)``. `now` is the time of
+    day in seconds: what it is compared with may have been noted by an earlier process. When the line breaks,
+    `failed` is told; after any error `resume` goes on with a Ping, as Windows does (MC-BUP 3.1.4.4).
     """
 
     def __init__(
@@ -87,7 +90,6 @@ class Upload:
         self.restarts = 0
         self._setbacks = 0
         self._farthest = self.progress.sent  # the offset that counts as headway when it is passed
-        self._fallback_since: float | None = None
         self._in_flight: Packet | None = None
         if self.progress.session_id is None:
             self.state = State.CREATE_SESSION
@@ -119,7 +121,7 @@ class Upload:
             case State.FRAGMENT:
                 assert session_id is not None
                 start = self.progress.sent
-                length = max(1, min(self.fragment_length, self.progress.fragment_limit))
+                length = max(1, min(self.fragment_length, self.progress.fragment_limit or self.size))
                 return Fragment(
                     session_id, ContentRange(start, min(start + length, self.size), self.size), self.name
                 )
@@ -139,7 +141,7 @@ class Upload:
         session, a smaller fragment). A transient one: wait, `resume`, go on. Any other: the upload is over.
         """
         packet, self._in_flight = self._in_flight, None
-        self._fallback_since = None
+        self.progress.host_lost_at = None
         before = self.state
         try:
             self._receive(packet, ack)
@@ -180,7 +182,9 @@ class Upload:
                 f"the server wants to speak {ack.protocol[:60]}, which nobody offered"
             )
         limit = self.progress.fragment_limit
-        self.progress = Progress(ack.session_id, 0, ack.host_id, ack.host_id_fallback_timeout, limit)
+        self.progress = Progress(
+            ack.session_id, 0, ack.host_id, ack.host_id_fallback_timeout, fragment_limit=limit
+        )
         if ack.host_id:
             self.state = State.PING  # MC-BUP 3.1.5.2.2: try the host before a big body is sent there
         else:
@@ -290,8 +294,8 @@ class Upload:
     def failed(self, now: float = 0.0) -> None:
         """The line broke before an answer came: the fallback timer of a host id starts (MC-BUP 3.1.6.3)."""
         self._in_flight = None
-        if self.progress.host_id is not None and self._fallback_since is None:
-            self._fallback_since = now
+        if self.progress.host_id is not None and self.progress.host_lost_at is None:
+            self.progress.host_lost_at = now
         if self.state not in _LASTING:
             self.state = State.ERROR
 
@@ -308,12 +312,11 @@ class Upload:
 
     def _fall_back(self, now: float) -> None:
         """Leave a host-id host nobody could reach for its fallback timeout (MC-BUP 3.1.2.3; none: never)."""
-        timeout = self.progress.host_id_fallback_timeout
-        if self._fallback_since is None or timeout is None:
+        progress = self.progress
+        if progress.host_lost_at is None or progress.host_id_fallback_timeout is None:
             return
-        if now - self._fallback_since >= timeout:
-            self.progress.host_id = None
-            self._fallback_since = None
+        if now - progress.host_lost_at >= progress.host_id_fallback_timeout:
+            progress.host_id = progress.host_lost_at = None
 
 
 def _failed_after_the_file(ack: Ack) -> BitsError:
@@ -351,6 +354,8 @@ def _servers_own_error(ack: Ack) -> BitsError | None:
             return errors.AccessDenied(
                 "the server refuses: no right to upload there, or a file of this name is already there"
             )
+        case 407:
+            return errors.ProxyAuthenticationRequired("the proxy wants a user name and a password")
         case 409:
             return errors.DestinationExists()
         case 501 if ack.hresult == HResult.E_ACCESSDENIED:
