@@ -12,6 +12,9 @@ export UV_SYSTEM_CERTS := true
 export UV_NATIVE_TLS := true
 endif
 
+# What has to work on Windows and macOS, too: the library and the client's commands, with all they import.
+EVERYWHERE := -p bitsferry.client $(patsubst %,-m bitsferry.cli.%,main send jobs bitsadmin)
+
 .PHONY: help setup demo serve test check format bench clean
 help:
 	@echo "make demo    send a real file, kill the server in the middle, see it go on"
@@ -44,6 +47,9 @@ check: $(READY)
 	@$(BIN)/ruff check src tests bench
 	@$(BIN)/ruff format --check src tests bench
 	@$(BIN)/mypy
+	@for system in win32 darwin; do \
+		$(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system $(EVERYWHERE) || exit 1; \
+	done
 
 format: $(READY)
 	@$(BIN)/ruff check --fix src tests bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 import subprocess
@@ -117,6 +118,64 @@ def test_the_page_lists_every_option_there_is_and_no_other(name: str) -> None:
         for option in re.findall(r"--[a-z-]+", line.split("|")[1])
     }
     assert listed == there
+
+
+def leaves(command: click.Command, *names: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command of a group, those inside its groups too, by its words."""
+    if isinstance(command, click.Group):
+        for name, inside in command.commands.items():
+            yield from leaves(inside, *names, name)
+    else:
+        yield " ".join(names), command
+
+
+def test_the_page_lists_every_option_of_the_commands_of_jobs_and_no_other() -> None:
+    assert isinstance(main, click.Group)
+    jobs = main.get_command(click.Context(main), "jobs")
+    assert jobs is not None
+    section = COMMANDS.read_text(encoding="utf-8").split("## `bitsferry jobs`\n")[1].split("\n## ")[0]
+    commands, who, like = section.split("\n### ")[:3]
+
+    def options(text: str) -> set[str]:
+        return set(re.findall(r"--[a-z-]+", text))
+
+    def listed(table: str) -> set[str]:
+        return {
+            each
+            for row in table.splitlines()
+            if row.startswith("| `--")
+            for each in options(row.split("|")[1])
+        }
+
+    rows = {
+        re.sub(r" *\[?[A-Z].*", "", cells[1].strip(" `")): cells[3]
+        for cells in (row.split("|") for row in commands.splitlines() if row.startswith("| `"))
+    }
+    there = dict(leaves(jobs))
+    assert set(rows) == set(there)
+    for name, command in there.items():
+        said = options(rows[name])
+        said |= listed(who) if "#who-asks" in rows[name] else set()
+        said |= listed(like) if "#what-a-job-is-like" in rows[name] else set()
+        known = (each for each in command.params if isinstance(each, click.Option))
+        assert said == {option for each in known for option in (*each.opts, *each.secondary_opts)}, name
+
+
+def test_the_tour_names_every_file_and_no_other() -> None:
+    floor, named = "", set()
+    for line in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines():
+        if row := re.match(r"\| (\w*) ?\| (`[^|]+) \|", line):
+            floor = row[1] or floor
+            named |= {f"{floor}/{name}" for name in re.findall(r"`([\w*]+)`", row[2])}
+    house = ROOT / "src" / "bitsferry"
+    files = {
+        f"{path.parent.name}/{path.stem}"
+        for path in house.glob("*/*.py")
+        if path.stem not in ("__init__", "demo")
+    }
+    for name in named:
+        assert fnmatch.filter(files, name), f"{name} is not there"
+    assert {file for file in files if not any(fnmatch.fnmatch(file, name) for name in named)} == set()
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

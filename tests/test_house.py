@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -106,6 +107,25 @@ def test_only_the_front_door_stands_outside_the_floors() -> None:
     assert outside <= {NAME, f"{NAME}.__main__"}
     assert own_imports(MODULES[NAME]) == set()
     assert all(floor(name) == "cli" for name in own_imports(MODULES[f"{NAME}.__main__"]))
+
+
+@in_every_file
+def test_the_front_door_is_for_guests(path: Path) -> None:
+    """What it gives is loaded when it is used, and no arrow would show that: inside, only the version is."""
+    for node in ast.walk(read(path)):
+        if isinstance(node, ast.Import):
+            assert NAME not in {alias.name for alias in node.names if alias.asname is None}, shown(path)
+        elif isinstance(node, ast.ImportFrom) and node.module == NAME:
+            names = {alias.name for alias in node.names if f"{NAME}.{alias.name}" not in MODULES}
+            assert names <= {"__version__"}, shown(path)
+
+
+def test_a_server_brings_nothing_of_the_client_along() -> None:
+    servers = ("server.running", "server.asgi", "cli.serve")
+    code = f"import {', '.join(f'{NAME}.{name}' for name in servers)}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"{NAME}.server" in done.stdout.split()
+    assert f"{NAME}.client" not in done.stdout.split()
 
 
 def test_server_and_client_never_meet_not_even_through_others() -> None:

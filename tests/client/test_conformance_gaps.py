@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bitsferry.client import transport as transport_module
+from bitsferry.client import agent
+from bitsferry.client.agent import UserAgent
 from bitsferry.client.destination import Destination
 from bitsferry.client.transport import Transport
-from bitsferry.protocol.errors import BitsError, TransportFailed
+from bitsferry.protocol.errors import BitsError, TimedOut
 from bitsferry.protocol.packets import Ack, CreateSession, Fragment, Ping
 from bitsferry.protocol.wire import write_ack
 
@@ -61,22 +62,18 @@ def test_a_redirect_is_not_followed(sender: Sender, server: HostileServer, statu
 
 
 def test_a_request_may_take_two_minutes_to_send_and_five_to_be_answered() -> None:
-    assert (transport_module.SENDING, transport_module.ANSWERING) == (120, 300)
+    assert (agent.SENDING, agent.ANSWERING) == (120, 300)
 
 
-def test_after_a_time_out_the_upload_goes_on(
-    sender: Sender, server: HostileServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transport_module, "ANSWERING", 0.5)
-
+def test_after_a_time_out_the_upload_goes_on(sender: Sender, server: HostileServer) -> None:
     @server.on(Fragment, first=1)
     def say_nothing(exchange: Exchange) -> None:
         exchange.process()
         exchange.stay_silent(1)
         exchange.hang_up()
 
-    sender.run()
+    sender.run(agent=UserAgent(answering=0.5))
     assert sender.arrived
     assert "silent" in sender.retries[0].error.message
-    assert sender.retries[0].error.hresult == f"0x{TransportFailed().code:08X}"
+    assert sender.retries[0].error.hresult == f"0x{TimedOut().code:08X}"
     assert server.kinds()[:4] == ["CreateSession", "Fragment", "Ping", "Fragment"]

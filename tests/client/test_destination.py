@@ -61,3 +61,67 @@ def test_a_host_id_replaces_the_host_alone(host_id: str) -> None:
 def test_what_is_no_url_is_said_in_a_sentence(url: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Destination.parse(url, "a.bin")
+
+
+# Where a server points to
+
+HERE = Destination.parse("https://host.example:8443/in/a%20b/file.bin?x=1")
+GUID = "{C85B4E0A-9EB9-4114-BFA4-8A43B4710091}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "url"),
+    [
+        ("reply.bin", "https://host.example:8443/in/a%20b/reply.bin"),
+        (
+            rf"BITS-Sessions\Replies\{GUID}\responsefile.bin",
+            "https://host.example:8443/in/a%20b/BITS-Sessions/Replies/"
+            "%7BC85B4E0A-9EB9-4114-BFA4-8A43B4710091%7D/responsefile.bin",
+        ),
+        ("/replies/für uns?key=a/b%2F", "https://host.example:8443/replies/f%C3%BCr%20uns?key=a/b%2F"),
+        (r"\replies\1", "https://host.example:8443/replies/1"),
+        (r"?path=a\b", r"https://host.example:8443/in/a%20b/file.bin?path=a%5Cb"),
+        ("../up/1", "https://host.example:8443/in/up/1"),
+        ("../../../../1", "https://host.example:8443/1"),
+        ("a/./../b", "https://host.example:8443/in/a%20b/b"),
+        ("//other.example/1", "https://other.example/1"),
+        ("//other.example", "https://other.example/"),
+        ("http://Other.example:80/1?k=2#top", "http://other.example/1?k=2"),
+        (r"https:\\other.example\1", "https://other.example/1"),
+        ("HTTPS://[2001:db8::1]/1", "https://[2001:db8::1]/1"),
+        ("  /1 ", "https://host.example:8443/1"),
+        ("/" + "x" * 2199, "https://host.example:8443/" + "x" * 2199),
+    ],
+)
+def test_a_server_points_from_its_own_url_to_another(reference: str, url: str) -> None:
+    assert str(HERE.relative(reference)) == url
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("", "no URL is given"),
+        (" ", "no URL is given"),
+        ("/" + "x" * 2200, "2201 characters; 2200 are allowed"),
+        ("/a\r\nX-Evil: 1", "control characters"),
+        ("/a\tb", "control characters"),
+        ("/a\x00", "control characters"),
+        ("ftp://other.example/1", "ftp: is neither http nor https"),
+        ("file:///etc/passwd", "file: is neither"),
+        (r"C:\replies\1", "c: is neither"),
+        ("http:///1", "none that can be followed"),
+        ("http://[::1/1", "none that can be followed"),
+        ("http://other.example:port/1?key=pw", "none that can be followed"),
+        ("http://inga:pw@other.example/1", "none that can be followed"),
+    ],
+)
+def test_what_leads_nowhere_is_said_in_a_sentence(reference: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as caught:
+        HERE.relative(reference)
+    assert "pw" not in str(caught.value)
+
+
+def test_an_origin_is_scheme_host_and_port() -> None:
+    assert HERE.origin == ("https", "host.example", 8443)
+    assert HERE.on_host("HOST.example").origin == HERE.origin
+    assert HERE.relative("http://host.example:8443/").origin != HERE.origin

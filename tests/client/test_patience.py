@@ -46,3 +46,8 @@ def test_a_server_that_names_a_time_is_believed() -> None:
 def test_what_does_not_mend_itself_is_not_waited_for(error: AccessDenied | NoProgress) -> None:
     with pytest.raises(type(error)):
         Patience().wait(error, 0.0)
+
+
+def test_no_patience_is_one_try() -> None:
+    with pytest.raises(TransportFailed):
+        Patience(0).wait(ERROR, 0.0)

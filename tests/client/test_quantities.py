@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsferry.cli.quantities import parse_duration, parse_rate, parse_size, spell_duration, spell_size
+from bitsferry.cli.quantities import parse_duration, parse_size, spell_duration, spell_size
+from bitsferry.cli.rates import parse_rates
+from bitsferry.client.bandwidth import Span, Timetable
 
 
 @pytest.mark.parametrize(
@@ -61,13 +63,13 @@ def test_what_is_no_time_is_answered_with_an_example(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["2 MB/s", "2MB / s", "2 MB", "2000000", "2000 KB/sec"])
 def test_rates_are_understood(text: str) -> None:
-    assert parse_rate(text) == 2_000_000
+    assert parse_rates(text) == Timetable((Span(2_000_000),))
 
 
 @pytest.mark.parametrize("text", ["fast", "2 MB/h", "0"])
 def test_what_is_no_rate_is_answered_in_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="rate"):
-        parse_rate(text)
+        parse_rates(text)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,29 @@
 """One packet out, one Ack back: also when the answer comes early, the line is old, or nobody answers."""
 
+import contextlib
 import os
 import re
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
-from bitsferry.client import transport as transport_module
+from bitsferry.client.agent import NotTrusted, UserAgent
 from bitsferry.client.destination import Destination
 from bitsferry.client.local_file import LocalFile
-from bitsferry.client.transport import NotTrusted, Transport
-from bitsferry.protocol.errors import AccessDenied, FragmentTooLarge, InvalidServerResponse, TransportFailed
+from bitsferry.client.options import HttpOptions
+from bitsferry.client.transport import Transport
+from bitsferry.client.trust import TlsSettings
+from bitsferry.protocol.errors import (
+    AccessDenied,
+    FragmentTooLarge,
+    HostNotFound,
+    InvalidServerResponse,
+    TimedOut,
+    TransportFailed,
+)
 from bitsferry.protocol.packets import Ack, CreateSession, Fragment, Ping
 from bitsferry.protocol.ranges import ContentRange
 from bitsferry.protocol.wire import ack_of_error, write_ack
@@ -27,9 +37,16 @@ FRAGMENT = Fragment("{session}", ContentRange(0, LENGTH, LENGTH))
 
 @pytest.fixture
 def transport(server: HostileServer) -> Iterator[Transport]:
-    transport = Transport(Destination.parse(server.url()))
-    yield transport
-    transport.close()
+    with contextlib.closing(Transport(Destination.parse(server.url()))) as transport:
+        yield transport
+
+
+@pytest.fixture
+def impatient(server: HostileServer) -> Iterator[Transport]:
+    """Does not wait for long."""
+    agent = UserAgent(sending=0.1, answering=0.2)
+    with contextlib.closing(Transport(Destination.parse(server.url()), agent)) as transport:
+        yield transport
 
 
 @pytest.fixture
@@ -62,16 +79,14 @@ def test_an_early_answer_is_heard_while_the_body_goes_out(
 
 
 def test_an_early_answer_is_heard_when_the_server_just_stops_reading(
-    transport: Transport, server: HostileServer, large: LocalFile, monkeypatch: pytest.MonkeyPatch
+    impatient: Transport, server: HostileServer, large: LocalFile
 ) -> None:
-    monkeypatch.setattr(transport_module, "SENDING", 0.5)
-
     @server.on(Fragment)
     def refuse_and_wait(exchange: Exchange) -> None:
         exchange.say(ack_of_error(AccessDenied()))
         exchange.stay_silent()
 
-    assert transport.send(FRAGMENT, large).status == 403
+    assert impatient.send(FRAGMENT, large).status == 403
 
 
 def test_a_continue_nobody_asked_for_is_no_answer(
@@ -173,16 +188,15 @@ def test_cookies_go_back_to_their_server_as_long_as_we_talk(
 
 
 def test_the_verb_can_hide_behind_post(sender: Sender, server: HostileServer) -> None:
-    sender.run(override_method=True)
+    sender.run(http=HttpOptions(override_method=True))
     assert sender.arrived
     assert {heard.method for heard in server.heard} == {"POST"}
     assert {heard.headers["x-http-method-override"] for heard in server.heard} == {"BITS_POST"}
 
 
 def test_a_given_header_goes_with_every_packet_and_before_ours(server: HostileServer) -> None:
-    transport = Transport(
-        Destination.parse(server.url()), headers=[("X-Ticket", "4711"), ("user-agent", "Microsoft BITS/7.8")]
-    )
+    options = HttpOptions(headers=(("X-Ticket", "4711"), ("user-agent", "Microsoft BITS/7.8")))
+    transport = Transport(Destination.parse(server.url()), UserAgent(options))
     transport.send(CreateSession())
     transport.send(Ping())
     transport.close()
@@ -196,24 +210,16 @@ def test_a_given_header_goes_with_every_packet_and_before_ours(server: HostileSe
 # Silence and nonsense
 
 
-def test_a_silent_server_is_not_waited_for_for_ever(
-    transport: Transport, server: HostileServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transport_module, "ANSWERING", 0.05)
-
+def test_a_silent_server_is_not_waited_for_for_ever(impatient: Transport, server: HostileServer) -> None:
     @server.on(Ping)
     def say_nothing(exchange: Exchange) -> None:
         exchange.stay_silent()
 
-    with pytest.raises(TransportFailed, match="silent: no whole answer came within"):
-        transport.send(Ping())
+    with pytest.raises(TimedOut, match="silent: no whole answer came within"):
+        impatient.send(Ping())
 
 
-def test_a_dripping_answer_is_not_waited_for_for_ever(
-    transport: Transport, server: HostileServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transport_module, "ANSWERING", 0.2)
-
+def test_a_dripping_answer_is_not_waited_for_for_ever(impatient: Transport, server: HostileServer) -> None:
     @server.on(Ping)
     def drip(exchange: Exchange) -> None:
         for _ in range(200):
@@ -221,21 +227,19 @@ def test_a_dripping_answer_is_not_waited_for_for_ever(
             if exchange.stay_silent(0.01):
                 break
 
-    with pytest.raises(TransportFailed, match="no whole answer"):
-        transport.send(Ping())
+    with pytest.raises(TimedOut, match="no whole answer"):
+        impatient.send(Ping())
 
 
 def test_a_server_that_takes_no_byte_is_not_waited_for_for_ever(
-    transport: Transport, server: HostileServer, large: LocalFile, monkeypatch: pytest.MonkeyPatch
+    impatient: Transport, server: HostileServer, large: LocalFile
 ) -> None:
-    monkeypatch.setattr(transport_module, "SENDING", 0.05)
-
     @server.on(Fragment)
     def read_nothing(exchange: Exchange) -> None:
         exchange.stay_silent()
 
-    with pytest.raises(TransportFailed, match="took no byte"):
-        transport.send(FRAGMENT, large)
+    with pytest.raises(TimedOut, match="took no byte"):
+        impatient.send(FRAGMENT, large)
 
 
 def test_what_is_no_ack_is_no_success(transport: Transport, server: HostileServer) -> None:
@@ -259,7 +263,7 @@ def test_what_is_no_http_is_no_answer(transport: Transport, server: HostileServe
 @pytest.mark.parametrize("host", ["nowhere.invalid", "no..where"])
 def test_an_unknown_host_is_named(host: str) -> None:
     transport = Transport(Destination.parse(f"http://{host}/in/file.bin"))
-    with pytest.raises(TransportFailed, match=f"{re.escape(host)} cannot be found"):
+    with pytest.raises(HostNotFound, match=f"{re.escape(host)} cannot be found"):
         transport.send(Ping())
 
 
@@ -267,44 +271,36 @@ def test_an_unknown_host_is_named(host: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key in the same file."""
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
-        f" -addext subjectAltName=IP:127.0.0.1 -keyout {path} -out {path}.crt"
-    )
-    try:
-        subprocess.run(command.split(), check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not here")
-    with path.open("ab") as both:
-        both.write(path.with_suffix(".pem.crt").read_bytes())
-    return path
+def authority() -> trustme.CA:
+    """Vouches for our servers."""
+    return trustme.CA()
 
 
 @pytest.fixture
-def tls_server(certificate: Path) -> Iterator[HostileServer]:
+def tls_server(authority: trustme.CA) -> Iterator[HostileServer]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     server = HostileServer(tls=context, scheme="https")
     yield server
     server.close()
 
 
 @pytest.fixture
-def tls_transport(tls_server: HostileServer, certificate: Path) -> Iterator[Transport]:
-    context = ssl.create_default_context(cafile=str(certificate))
-    transport = Transport(Destination.parse(tls_server.url()), tls=context)
+def trusting(authority: trustme.CA, tmp_path: Path) -> HttpOptions:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return HttpOptions(tls=TlsSettings(ca_file=str(tmp_path / "ca.pem")))
+
+
+@pytest.fixture
+def tls_transport(tls_server: HostileServer, trusting: HttpOptions) -> Iterator[Transport]:
+    transport = Transport(Destination.parse(tls_server.url()), UserAgent(trusting))
     yield transport
     transport.close()
 
 
-def test_a_file_arrives_over_https(
-    sender: Sender, tls_server: HostileServer, tls_transport: Transport
-) -> None:
+def test_a_file_arrives_over_https(sender: Sender, tls_server: HostileServer, trusting: HttpOptions) -> None:
     sender.server = tls_server
-    sender.run(transport=tls_transport)
+    sender.run(http=trusting)
     assert sender.arrived
     assert tls_server.connections == 1
 

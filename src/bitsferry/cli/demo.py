@@ -31,6 +31,7 @@ NAME = "python-library.tar"
 LOG = "server.log"
 SIZE = 300_000_000  # bytes of the file, or a little more
 RATE = "25 MB/s"  # slow enough that the kill comes in the middle
+FRAGMENT = "8 MiB"  # short enough that there is something to see
 KILL_AT = 0.45
 AT_MOST = 110.0  # seconds for all of it
 
@@ -73,10 +74,13 @@ def _run(stack: ExitStack) -> None:
     server = _Server(stack, inbox)
     server.start()
     _step(2, f"A server: bitsferry serve {inbox} --listen {server.address}  (process {server.pid})")
-    _step(3, f"A client: bitsferry send {source} {server.url} --limit '{RATE}'\n")
+    _step(3, f"A client: bitsferry send {source} {server.url} --limit '{RATE}' --fragment '{FRAGMENT}'\n")
     journey = _Journey(server, stack.enter_context(choose(as_json=False, quiet=False)))
     client = stack.enter_context(
-        _process(["send", source, server.url, "--limit", RATE, "--json"], stdout=subprocess.PIPE)
+        _process(
+            ["send", source, server.url, "--limit", RATE, "--fragment", FRAGMENT, "--json"],
+            stdout=subprocess.PIPE,
+        )
     )
     assert client.stdout is not None
     for line in client.stdout:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 
 import click
 
@@ -13,6 +15,8 @@ __all__ = ["main"]
 _COMMANDS = {
     "serve": "Receive uploads into a folder, or as a settings file says.",
     "send": "Send a file to a BITS server.",
+    "jobs": "Send and fetch in the background, through reboots.",
+    "bitsadmin": "Manage background jobs by the verbs of Windows' bitsadmin.",
 }
 
 
@@ -36,3 +40,6 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="bitsferry")
 def main() -> None:
     """Receive what Windows machines send with BITS, and send where only Windows could."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Windows gives pipes and files few letters
+            stream.reconfigure(errors="backslashreplace")

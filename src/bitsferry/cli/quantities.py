@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-__all__ = ["parse_duration", "parse_rate", "parse_size", "spell_duration", "spell_size"]
+__all__ = ["parse_duration", "parse_size", "spell_duration", "spell_size"]
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", re.IGNORECASE)
 
@@ -44,18 +44,6 @@ def parse_duration(text: str | float) -> float:
     """
     help_ = "write a number of seconds, or a time such as '90 s', '5 minutes', '12 hours' or '14 days'"
     return float(_parse(text, _TIMES, "a time", help_))
-
-
-def parse_rate(text: str) -> int:
-    """The bytes a second `text` means: `2 MB/s`, or `2 MB`. Raises ValueError."""
-    size = re.sub(r"\s*/\s*s(ec(ond)?)?\s*$", "", text, flags=re.IGNORECASE)
-    try:
-        rate = parse_size(size)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a rate: write something like '500 KB/s' or '2 MB/s'") from None
-    if rate == 0:
-        raise ValueError("a rate of 0 would never send anything; leave the limit out for full speed")
-    return rate
 
 
 def _parse(text: str | float, units: dict[str, int], what: str, help_: str) -> Decimal:

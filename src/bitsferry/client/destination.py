@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urldefrag, urljoin, urlsplit
 
 __all__ = ["Destination"]
 
 # What may stand in a request target as it is; a percent sign is the URL's own encoding (RFC 3986).
 _PATH_SAFE = "/%:@!$&'()*+,;=~"
 _PORTS = {"http": 80, "https": 443}
+LONGEST = 2200  # characters of a URL a server names (MC-BUP 2.2.1.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,34 @@ class Destination:
         """The Host header: the port stands there only when it is not the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what is for one origin is no other's business (RFC 6454)."""
+        return self.scheme, self.host.lower(), self.port
+
+    def relative(self, reference: str) -> Destination:
+        """Where a server points to from here, by a BITS-Reply-URL or a Location.
+
+        A relative one begins in the folder of this URL. IIS writes `\\` for `/`, and characters no URL may
+        have. Raises ValueError with a sentence for what leads nowhere.
+        """
+        reference = reference.strip(" ")
+        if not reference:
+            raise ValueError("no URL is given")
+        if len(reference) > LONGEST:
+            raise ValueError(f"the URL has {len(reference)} characters; {LONGEST} are allowed")
+        if any(letter < " " or letter == "\x7f" for letter in reference):
+            raise ValueError("the URL has control characters in it")
+        path, mark, query = reference.partition("?")
+        try:
+            url = urldefrag(urljoin(str(self), path.replace("\\", "/") + mark + query)).url
+            scheme = urlsplit(url).scheme
+            if scheme in _PORTS:
+                return Destination.parse(url)
+        except ValueError:  # which would say it again, with what may be secret in it
+            raise ValueError("the URL is none that can be followed") from None
+        raise ValueError(f"a URL that begins with {scheme}: is neither http nor https")
 
     def on_host(self, host: str | None) -> Destination:
         """The same on the host a BITS-Host-Id names: port, path and query stay (MC-BUP 2.2.3.2)."""

@@ -1,4 +1,4 @@
-"""What happens while a file is sent, as it is told to whoever shows it; `--json` prints just these."""
+"""What happens while a file is sent, as it is told to whoever shows it; `--json` prints these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ import msgspec
 from bitsferry.protocol.errors import BitsError
 from bitsferry.protocol.hresult import name_of, spell
 
-__all__ = ["Done", "Error", "Event", "Failed", "Interrupted", "Progress", "Retry", "Started"]
+__all__ = [
+    "Connected",
+    "Done",
+    "Error",
+    "Event",
+    "Failed",
+    "Interrupted",
+    "Progress",
+    "Receiving",
+    "Replied",
+    "Retry",
+    "Started",
+    "Warned",
+    "Whole",
+]
 
 
 class _Event(msgspec.Struct, frozen=True, tag_field="event", tag=str.lower):
@@ -42,11 +56,49 @@ class Started(_Event, frozen=True):
     resumable: bool
 
 
+class Warned(_Event, frozen=True):
+    """Something is allowed that is not safe."""
+
+    message: str
+
+
+class Connected(_Event, frozen=True):
+    """The server answered for the first time since the start, or since the line broke."""
+
+
 class Progress(_Event, frozen=True):
-    """The server acknowledged `sent` bytes; those up to `offset` are out on the line."""
+    """The server acknowledged `sent` bytes; those up to `offset` are out on the line.
+
+    `until` is where the fragment in flight ends.
+    """
 
     sent: int
     offset: int
+    size: int
+    until: int
+
+
+class Whole(_Event, frozen=True):
+    """The server has all of the file, and the reply, if one was asked for, is here.
+
+    What is left is to tell the server that the upload is over.
+    """
+
+    size: int
+
+
+class Receiving(_Event, frozen=True):
+    """`received` of `size` bytes of a download or reply are safe on this side."""
+
+    url: str
+    received: int
+    size: int
+
+
+class Replied(_Event, frozen=True):
+    """The server's application answered; its reply, `size` bytes, is at `path`."""
+
+    path: str
     size: int
 
 
@@ -67,7 +119,9 @@ class Done(_Event, frozen=True):
 
 
 class Interrupted(_Event, frozen=True):
-    """Somebody stopped it; the same command goes on where it stopped."""
+    """Somebody stopped it; `advice` says how it goes on where it stopped."""
+
+    advice: str = "run the same command again to go on"
 
 
 class Failed(_Event, frozen=True):
@@ -78,4 +132,16 @@ class Failed(_Event, frozen=True):
     advice: str
 
 
-Event = Started | Progress | Retry | Done | Interrupted | Failed
+Event = (
+    Started
+    | Warned
+    | Connected
+    | Progress
+    | Receiving
+    | Replied
+    | Whole
+    | Retry
+    | Done
+    | Interrupted
+    | Failed
+)

@@ -1,47 +1,64 @@
-"""How much is sent at once, and how fast: decided here without a clock, acted on elsewhere."""
+"""How much is sent at once, decided from what the line did."""
 
 from __future__ import annotations
 
-from bitsferry.protocol.upload import LARGEST_FRAGMENT
+import math
 
-__all__ = ["FIRST_FRAGMENT", "Limit", "after_break", "next_fragment_length"]
+from bitsferry.protocol.upload import LARGEST_FRAGMENT, SMALLEST_FRAGMENT
 
-FIRST_FRAGMENT = 1024 * 1024
-SMALLEST = 64 * 1024  # of our own accord; a server that wants smaller ones is obeyed by `Upload`
+__all__ = ["LARGEST_TO_BITSFERRY", "FragmentLength"]
 
-SHORTEST, BEST, LONGEST = 1.0, 2.0, 4.0  # seconds a fragment lasts
+FIRST_FRAGMENT = 256 * 1024  # twenty seconds at 100 kbit/s
+LARGEST_TO_BITSFERRY = 64 * 1024 * 1024  # a server of ours takes more at once than Windows sends
+
+LASTING = 4.0  # seconds a fragment shall last, its Ack included ...
+ROUND_TRIPS = 20  # ... or as many round trips, so that waiting for Acks costs no more than a twentieth ...
+LONGEST = 12.0  # ... but no longer than this
+STEEPEST = 16  # times the last: lines that are quick with the first bytes only must not fool us
+RECOVERY = 1.25  # times the last, after the line broke
 
 
-def next_fragment_length(length: int, seconds: float) -> int:
-    """How many bytes to send at once after `length` bytes took `seconds`.
+class FragmentLength:
+    """How many bytes to send at once: told what the line did, it says `next`.
 
-    A fragment shall last 1 to 4 s: long enough that waiting for Acks costs little, short enough that a line
-    that breaks loses little. It grows to the double at most, and shrinks at once.
+    A fragment shall last about 4 s: long enough that waiting for its Ack costs little, short enough that a
+    slow line has something acknowledged every few seconds, and that one that breaks loses little. On a line
+    with a long round trip it lasts up to 12 s. While nothing is known but the round trip, it is
+    short; then it grows as fast as the line allows, because each fragment on the way there costs a round
+    trip. All `seconds` are of any clock. One of these serves all transfers to a server, one after the other.
     """
-    if SHORTEST <= seconds <= LONGEST:
-        return length
-    ideal = 2 * length if seconds < SHORTEST else int(length * BEST / seconds)
-    return max(SMALLEST, min(ideal, LARGEST_FRAGMENT))
 
+    def __init__(self, limit: int = LARGEST_FRAGMENT) -> None:
+        self.limit = limit
+        """The most bytes; may be set at any time."""
+        self._fits = float(FIRST_FRAGMENT)
+        self._bears = math.inf  # after it broke
+        self._round_trip = math.inf
 
-def after_break(length: int) -> int:
-    """How many bytes to send at once after the line broke while `length` were on their way."""
-    return max(SMALLEST, length // 2)
+    def next(self, rate: float | None = None) -> int:
+        """The bytes to send at once, 5 KiB to `limit`, when no more than `rate` bytes a second may go out."""
+        paced = math.inf if rate is None else rate * self._lasting
+        return int(max(SMALLEST_FRAGMENT, min(self._fits, self._bears, paced, self.limit)))
 
+    def round_trip(self, seconds: float) -> None:
+        """A packet without a body had its Ack after so long."""
+        self._round_trip = min(self._round_trip, seconds)
 
-class Limit:
-    """At most `rate` bytes a second, as a bucket that holds a tenth of a second's worth."""
+    def answered(self, length: int, seconds: float) -> None:
+        """A fragment of `length` bytes had its Ack so long after its first byte went out."""
+        self._bears *= RECOVERY
+        waiting = 0.0 if math.isinf(self._round_trip) else self._round_trip
+        on_its_way = max(seconds - waiting, self._lasting / STEEPEST)
+        fits = length * self._lasting / on_its_way
+        # The last fragment of a file is a short one: that it came through quickly says nothing against long ones.
+        self._fits = fits if seconds > self._lasting else max(fits, self._fits)
 
-    def __init__(self, rate: int) -> None:
-        self.rate = rate
-        self._paid_until = 0.0
+    def broke(self, length: int) -> None:
+        """The line broke while `length` bytes were on their way, or no answer came that made sense."""
+        self._bears = min(self._bears, length / 2)
 
     @property
-    def block_length(self) -> int:
-        """The length of blocks with which the flow looks even: about ten a second."""
-        return max(1024, min(self.rate // 10, 256 * 1024))
-
-    def take(self, count: int, now: float) -> float:
-        """Spend `count` bytes at the time `now`; returns the seconds to wait before the next are sent."""
-        self._paid_until = max(self._paid_until, now - 0.1) + count / self.rate
-        return max(0.0, self._paid_until - now)
+    def _lasting(self) -> float:
+        if math.isinf(self._round_trip):
+            return LASTING
+        return max(LASTING, min(ROUND_TRIPS * self._round_trip, LONGEST))

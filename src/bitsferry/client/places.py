@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 
+from bitsferry.client.download import Version
 from bitsferry.client.local_file import Identity
+from bitsferry.client.locking import lock, unlock
+from bitsferry.client.partial_file import sync_folder_of
 from bitsferry.protocol.errors import BitsError, Context
 from bitsferry.protocol.hresult import HResult
 from bitsferry.protocol.upload import Progress
@@ -26,14 +29,21 @@ class AlreadyBeingSent(BitsError):
     transient = True
 
 
+M = TypeVar("M", bound=msgspec.Struct)
+
+
 class Memory(msgspec.Struct, frozen=True):
-    """What is known of an interrupted send: of which file, by whom, and how far it had come."""
+    """What is known of an interrupted send: of which file, by whom, and how far it had come.
+
+    `reply` is what is known of a reply that was on its way here.
+    """
 
     file: str
     url: str
     user: str | None
     identity: Identity
     progress: Progress
+    reply: Version | None = None
 
 
 class Place:
@@ -45,7 +55,12 @@ class Place:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
-        self._synced: str | None = None
+        self._synced: tuple[str | None, Version | None] = (None, None)
+
+    @property
+    def name(self) -> str:
+        """Another one for each file and URL; empty where there is no place."""
+        return "" if self._path is None else os.path.basename(self._path)[:8]
 
     @property
     def lasts(self) -> bool:
@@ -54,31 +69,43 @@ class Place:
 
     def recall(self) -> Memory | None:
         """What is remembered; what cannot be read is taken for nothing."""
+        return self.recall_as(Memory)
+
+    def recall_as(self, kind: type[M]) -> M | None:
+        """The same for whoever remembers something else."""
         if self._path is None:
             return None
         try:
             with open(self._path, "rb") as file:
-                return msgspec.json.decode(file.read(), type=Memory)
-        except (OSError, msgspec.DecodeError):
+                return msgspec.json.decode(file.read(), type=kind)
+        except (OSError, ValueError):  # msgspec's own errors are some, and what is no UTF-8
             return None
 
     def remember(self, memory: Memory) -> None:
         """Replace what is remembered, as a whole.
 
-        A new session is synced, so that a power cut does not lose it. An offset is not: the server knows it
-        better, and says it at the first fragment. Raises OSError, and then remembers what it did before.
+        A new session or reply is synced, so that a power cut does not lose it. An offset is not: the server
+        knows it better, and says it at the first fragment. Raises OSError, and then remembers what it did
+        before.
         """
+        kept = memory.progress.session_id, memory.reply
+        self.replace(memory, synced=kept != self._synced)
+        self._synced = kept
+
+    def replace(self, memory: msgspec.Struct, *, synced: bool) -> None:
+        """Remember this and nothing else; `synced`, a power cut does not lose it. Raises OSError."""
         if self._path is None:
             return
         beside = self._path + ".new"
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(msgspec.json.encode(memory))
-            if memory.progress.session_id != self._synced:
+            if synced:
                 file.flush()
                 os.fsync(file.fileno())
-                self._synced = memory.progress.session_id
         os.replace(beside, self._path)
+        if synced:
+            sync_folder_of(self._path)
 
     def forget(self) -> None:
         """There is nothing to go on with."""
@@ -100,7 +127,7 @@ class Places:
         path = os.path.join(self._folder, key[:32])
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            descriptor = _lock(path + ".lock")
+            descriptor = lock(path + ".lock")
         except BlockingIOError:
             name = os.path.basename(file)
             raise AlreadyBeingSent(f"another process is sending {name} to {url} just now") from None
@@ -110,47 +137,4 @@ class Places:
         try:
             yield Place(path + ".json")
         finally:
-            _unlock(descriptor, path + ".lock")
-
-
-# A lock ends with its process, whatever ends that; a file that only exists would not. `_lock` returns the
-# descriptor of the locked file, and raises BlockingIOError when somebody else has it.
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(path: str) -> int:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            os.close(descriptor)
-            raise BlockingIOError from None
-        return descriptor
-
-    def _unlock(descriptor: int, path: str) -> None:
-        os.close(descriptor)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-
-else:
-    import fcntl
-
-    def _lock(path: str) -> int:
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    return descriptor
-            except FileNotFoundError:
-                pass  # its last owner removed it between our open and our lock
-            except OSError:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-
-    def _unlock(descriptor: int, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        os.close(descriptor)
+            unlock(descriptor, path + ".lock")
