@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bitsferry.cli.quantities import parse_size, spell_size
+from bitsferry.cli.quantities import parse_size, spell_duration, spell_size
 from bitsferry.client.bandwidth import Span, Timetable
 from bitsferry.client.credential_store import CredentialName
 from bitsferry.client.job import Job, JobError, JobFile, JobState
@@ -96,7 +96,10 @@ def spell_retry(job: Job, now: float) -> str:
     """When a job in TRANSIENT_ERROR is tried again."""
     if job.retry_at is None:
         return "when the network is back"
-    return "at once" if job.retry_at <= now else f"at {spell_moment(job.retry_at, now)}"
+    wait = job.retry_at - now
+    if wait < 60:
+        return "at once" if wait <= 0 else f"in {spell_duration(wait)}"
+    return f"at {spell_moment(job.retry_at, now)}"
 
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
