@@ -1,11 +1,12 @@
 /* The plain C loop: the least a server can do to store uploads, the yardstick of `make bench`.
 
-   usage: loop PORT FOLDER [--no-sync]
+   usage: loop PORT FOLDER [--no-sync | --discard]
 
    One thread, one epoll, one buffer of 256 KiB: read a head, read() the body, write() it into the session's file, fdatasync()
    before the Ack. No splice, no pools, and nothing of what makes a real server: no rights, no resuming, no checks, no
    timeouts, no crash safety beyond the fdatasync. A session lives on the connection that created it, its file stays in FOLDER.
-   Port 0 takes a free one; the line `listening on http://127.0.0.1:PORT/` says which. SIGTERM ends it. */
+   With --discard nothing is kept: what a client costs can be measured against that. Port 0 takes a free one; the line
+   `listening on http://127.0.0.1:PORT/` says which. SIGTERM ends it. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -35,7 +36,7 @@ struct connection {
 
 static char block[256 * 1024];
 static const char *folder;
-static bool sync_fragments = true;
+static bool sync_fragments = true, discard;
 
 static void fail(const char *what)
 {
@@ -88,7 +89,7 @@ static bool create_session(struct connection *c)
     close_session(c);
     c->session = ++sessions;
     snprintf(path, sizeof path, "%s/session-%012" PRIx64, folder, c->session);
-    c->file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    c->file = discard ? open("/dev/null", O_WRONLY | O_CLOEXEC) : open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (c->file < 0)
         fail(path);
     snprintf(more, sizeof more,
@@ -204,11 +205,12 @@ static void accept_connection(int listener, int epoll)
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: loop PORT FOLDER [--no-sync]\n");
+        fprintf(stderr, "usage: loop PORT FOLDER [--no-sync | --discard]\n");
         return 2;
     }
     folder = argv[2];
-    sync_fragments = !(argc > 3 && !strcmp(argv[3], "--no-sync"));
+    discard = argc > 3 && !strcmp(argv[3], "--discard");
+    sync_fragments = !discard && !(argc > 3 && !strcmp(argv[3], "--no-sync"));
     signal(SIGPIPE, SIG_IGN);
 
     int epoll = epoll_create1(EPOLL_CLOEXEC), listener = listen_on(atoi(argv[1]));

@@ -91,22 +91,23 @@ class Sender:
         ):
             memory = Remembered(file, str(destination), user, place)
             progress = memory.recall(transport)
-            Transfer(
-                file,
-                transport,
-                progress=progress,
-                save=memory.save_progress,
-                reply=None
-                if reply is None
-                else Reply(str(reply), version=memory.version, save=memory.save_version),
-                fragment_limit=fragment_limit,
-                limits=limits,
-                patience=Patience(patience, chance=lambda: 0.5),
-                tell=listen,
-                clock=self.clock,
-                time_of_day=self.clock,
-                sleep=self.clock.sleep,
-            ).run()
+            with memory:
+                Transfer(
+                    file,
+                    transport,
+                    progress=progress,
+                    save=memory.save_progress,
+                    reply=None
+                    if reply is None
+                    else Reply(str(reply), version=memory.version, save=memory.save_version),
+                    fragment_limit=fragment_limit,
+                    limits=limits,
+                    patience=Patience(patience, chance=lambda: 0.5),
+                    tell=listen,
+                    clock=self.clock,
+                    time_of_day=self.clock,
+                    sleep=self.clock.sleep,
+                ).run()
             place.forget()
 
     @property

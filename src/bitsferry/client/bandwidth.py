@@ -50,7 +50,8 @@ class Span(msgspec.Struct, frozen=True):
         if self.days != (0, 1, 2, 3, 4, 5, 6):
             words += _spell_days(self.days)
         if (self.start, self.stop) != (0, _A_DAY):
-            words.append("-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in (self.start, self.stop)))
+            times = (f"{minute // 60:02}:{minute % 60:02}" for minute in (self.start, self.stop))
+            words.append("-".join(times))
         return " ".join(words)
 
 
@@ -104,7 +105,7 @@ class Limit:
 
     @property
     def block_length(self) -> int:
-        """The most bytes to send before `take` is asked again: with about ten a second the flow looks even."""
+        """The most bytes to send before `take` is asked again; about ten blocks a second look even."""
         rate = self.rate
         return sys.maxsize if rate is None else max(_SHORTEST_BLOCK, min(rate // 10, _LONGEST_BLOCK))
 

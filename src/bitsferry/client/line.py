@@ -125,8 +125,10 @@ class Line:
         before it had all. Raises OSError, or LocalFileChanged when the file shrank.
         """
         self._sock.settimeout(0)
-        # What the system takes beyond what the line took, a quarter at most, is shown as progress too early.
-        self._set(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, max(_LEAST_AHEAD, (stop - start) // 4))
+        most = block_length() if callable(block_length) else block_length
+        # What the system takes beyond what the line took is shown too early, and cannot be held back any more.
+        ahead = max(_LEAST_AHEAD, min((stop - start) // 4, 4 * most))
+        self._set(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, ahead)
         self._block = self._block[:0]
         by_system = hasattr(os, "sendfile") and not isinstance(self._sock, ssl.SSLSocket)
         send_some = self._sendfile if by_system else self._read_and_send

@@ -50,7 +50,7 @@ class FragmentLength:
         waiting = 0.0 if math.isinf(self._round_trip) else self._round_trip
         on_its_way = max(seconds - waiting, self._lasting / STEEPEST)
         fits = length * self._lasting / on_its_way
-        # The last fragment of a file is a short one: that it came through quickly says nothing against long ones.
+        # The last fragment of a file is short: that it came through quickly says nothing against long ones.
         self._fits = fits if seconds > self._lasting else max(fits, self._fits)
 
     def broke(self, length: int) -> None:

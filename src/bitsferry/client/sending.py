@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from platformdirs import user_state_path
@@ -33,6 +35,7 @@ from bitsferry.protocol.upload import Progress, Upload
 __all__ = ["PATIENCE", "Remembered", "Sender", "Uploaded", "places_folder", "upload"]
 
 PATIENCE = 300.0  # seconds without headway
+OFFSETS_EVERY = 0.5  # seconds between two offsets that are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,19 +165,20 @@ class Sender:
             self._tell(events.Started(file.shown, str(destination), file.size, sent, place.lasts))
             while self._warnings:
                 self._tell(self._warnings.pop(0))
-            Transfer(
-                file,
-                transport,
-                progress=progress,
-                save=memory.save_progress,
-                reply=None if reply is None else memory.reply(os.path.abspath(reply)),
-                fragment_limit=self._fragment_limit,
-                limits=self._limits,
-                patience=Patience(self.patience),
-                tell=hear,
-                stop=self._stopped.is_set,
-                sleep=lambda seconds: rest(seconds, self._stopped),
-            ).run()
+            with memory:
+                Transfer(
+                    file,
+                    transport,
+                    progress=progress,
+                    save=memory.save_progress,
+                    reply=None if reply is None else memory.reply(os.path.abspath(reply)),
+                    fragment_limit=self._fragment_limit,
+                    limits=self._limits,
+                    patience=Patience(self.patience),
+                    tell=hear,
+                    stop=self._stopped.is_set,
+                    sleep=lambda seconds: rest(seconds, self._stopped),
+                ).run()
             place.forget()
         end = done[0]
         where = None if reply is None else os.fspath(reply)
@@ -182,7 +186,7 @@ class Sender:
 
 
 class Remembered:
-    """What a place holds for one upload."""
+    """What a place holds for one upload, kept up to date within a `with`."""
 
     def __init__(self, file: LocalFile, url: str, user: str | None, place: Place) -> None:
         self._file = file
@@ -190,6 +194,8 @@ class Remembered:
         self._user = user
         self._place = place
         self._progress = Progress()
+        self._saved = Progress()
+        self._saved_at = -math.inf
         self.version: Version | None = None
 
     def recall(self, transport: Transport) -> Progress | None:
@@ -211,8 +217,22 @@ class Remembered:
         return Reply(path, temporary=temporary, version=self.version, save=self.save_version)
 
     def save_progress(self, progress: Progress) -> None:
-        """Keep how far the file came."""
+        """Keep how far the file came. A mere offset waits a little: the server knows it better."""
         self._progress = progress
+        only_the_offset = replace(progress, sent=self._saved.sent) == self._saved
+        if not only_the_offset or time.monotonic() - self._saved_at >= OFFSETS_EVERY:
+            self._try_to_save()
+
+    def __enter__(self) -> Remembered:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._try_to_save()
+
+    def _try_to_save(self) -> None:
         with contextlib.suppress(OSError):  # a full disk at home is no reason not to send
             self._save()
 
@@ -231,6 +251,7 @@ class Remembered:
         url = self._url.partition("?")[0]  # there may be a key in the query
         memory = Memory(self._file.shown, url, self._user, self._file.identity, progress, self.version)
         self._place.remember(memory)
+        self._saved, self._saved_at = replace(progress), time.monotonic()
 
 
 def _cancel(memory: Memory, transport: Transport) -> None:

@@ -13,7 +13,7 @@ from bitsferry.protocol.packets import Ack, Fragment, Packet
 
 __all__ = ["BLOCK_LENGTH", "OnBlock", "Transport"]
 
-BLOCK_LENGTH = 256 * 1024
+BLOCK_LENGTH = 4 * 1024 * 1024  # the system carries as much at once as it has room for
 
 OnBlock = Callable[[int, int], None]
 """Called with the offset and the length of each block of the file that went out."""
