@@ -15,13 +15,14 @@ endif
 # What has to work on Windows and macOS, too: the library and the client's commands, with all they import.
 EVERYWHERE := -p bitsferry.client $(patsubst %,-m bitsferry.cli.%,main send jobs bitsadmin)
 
-.PHONY: help setup demo serve test check format bench clean
+.PHONY: help setup demo serve test check format bench bench-client clean
 help:
 	@echo "make demo    send a real file, kill the server in the middle, see it go on"
 	@echo "make test    run the tests"
 	@echo "make serve   receive files into ./$(FOLDER) on http://$(LISTEN)/"
 	@echo "make check   lint, types, lock, words"
 	@echo "make bench   server CPU per GiB beside a plain C loop and nginx (needs cc)"
+	@echo "make bench-client   what a long line lets through, the client's CPU per GiB (needs cc, curl, nginx, root)"
 	@echo "make setup   only make $(BIN)/bitsferry"
 
 setup: $(READY)
@@ -57,6 +58,10 @@ format: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python bench/run.py $(BENCH)
+
+bench-client: $(READY)
+	@$(BIN)/python bench/slow_line.py
+	@$(BIN)/python bench/client_cpu.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo

@@ -1,4 +1,4 @@
-/* The plain C sender: the least a client can do to send a file, the yardstick of `bench/client.py`.
+/* The plain C sender: the least a client can do to send a file, the yardstick of `bench/client_cpu.py`.
 
    usage: sendfile PORT TARGET FILE
 

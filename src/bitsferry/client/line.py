@@ -126,7 +126,7 @@ class Line:
         """
         self._sock.settimeout(0)
         most = block_length() if callable(block_length) else block_length
-        # What the system takes beyond what the line took is shown too early, and cannot be held back any more.
+        # What the system takes beyond what the line took is shown too early, and cannot be held back.
         ahead = max(_LEAST_AHEAD, min((stop - start) // 4, 4 * most))
         self._set(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, ahead)
         self._block = self._block[:0]
