@@ -74,7 +74,7 @@ class Terminal:
                 self.text += self._decoder.decode(os.read(self._person, 65536))
             return text in self.text
 
-        found = eventually(came, 20)
+        found = eventually(came, 60)
         self.text = self.text.partition(text)[2]
         return found
 

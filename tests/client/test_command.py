@@ -813,14 +813,14 @@ def test_half_of_standard_input_is_not_kept(server: HostileServer, state: Path) 
 
 
 STUCK = """
-import time
+import os, time
 from bitsferry.cli.interrupts import interruptible
-with interruptible(lambda: print("at once", flush=True)):
+with interruptible(lambda: os.write(1, b"at once\\n")):
     try:
-        print("ready", flush=True)
+        os.write(1, b"ready\\n")
         time.sleep(60)
     except BaseException as end:
-        print(type(end).__name__, flush=True)
+        os.write(1, type(end).__name__.encode() + b"\\n")
         time.sleep(60)
 """
 

@@ -467,18 +467,33 @@ class _Patient:
         return getattr(self._out, name)
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        with _whoever_listens(self._out):
             self._out.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with _whoever_listens(self._out):
             self._out.flush()
 
 
 def _write(out: TextIO, line: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a closed pipe, a full disk, a closed file
+    with _whoever_listens(out):
         print(line, file=out, flush=True)
+
+
+@contextlib.contextmanager
+def _whoever_listens(out: TextIO) -> Iterator[None]:
+    """A closed pipe, a full disk, a closed file do not stop a send: from then on nobody listens there.
+
+    What is still in the buffer must find a way out, or Python fails at its end and says so by exit code 120.
+    """
+    try:
+        yield
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nobody = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nobody, out.fileno())
+            os.close(nobody)
 
 
 def _printable(text: str) -> str:

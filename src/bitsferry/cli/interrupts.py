@@ -39,8 +39,10 @@ def interruptible(at_once: Callable[[], None]) -> Iterator[None]:
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def second(number: int, frame: FrameType | None) -> None:
-        at_once()
-        os._exit(exit_code_of(KeyboardInterrupt() if number == signal.SIGINT else Terminated()))
+        try:
+            at_once()
+        finally:
+            os._exit(exit_code_of(KeyboardInterrupt() if number == signal.SIGINT else Terminated()))
 
     try:
         for number, handler in before.items():

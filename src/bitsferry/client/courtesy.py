@@ -10,15 +10,16 @@ from bitsferry.client.bandwidth import Limit, Timetable
 
 __all__ = ["Courtesy"]
 
-TARGET = 0.050  # seconds that what we send may wait in queues on the way (RFC 6817 2.5: 100 ms at most)
-CROWD = 1.5 * TARGET  # a wait that is not of our own doing
+TARGET = 0.030  # seconds that what we send may wait in queues on the way (RFC 6817 2.5: 100 ms at most)
+CROWD = 2 * TARGET  # a wait that is not of our own doing
 MINUTES = 10  # of which the shortest round trip counts as one without waiting (RFC 6817 3.4.2)
 GAIN = 0.1  # how much of what is missing is mended in one round trip
 CATCHING_UP = 1.5  # times as much from one round trip to the next
 STEPPING_BACK = 8  # times less at once: who comes needs room before his TCP gives in
-CALM = 5.0  # seconds after that, until more is sent again: TCP needs as long to find its way
+CALM = 10.0  # seconds after that, until more is sent again: TCP needs as long to find its way
 FIRST_WINDOW = 16 * 1024
 SMALLEST_WINDOW = 4 * 1024  # bytes: a little must flow, or we should never hear that there is room again
+IDLE = 3.0
 SHORTEST_LOOK = 0.05  # seconds
 
 
@@ -45,7 +46,7 @@ class Courtesy(Limit):
         self._lasting = SHORTEST_LOOK  # seconds in which a window goes out
         self._spent = 0  # bytes
         self._flow = 0.0  # bytes a second
-        self._changed = False
+        self._changed = self._crowded = False
 
     @property
     def rate(self) -> int | None:
@@ -63,8 +64,9 @@ class Courtesy(Limit):
         self._spent += count
         passed = abs(now - self._looked)
         if passed >= max(SHORTEST_LOOK, self._trip or 0.0):
+            idle = passed > IDLE * max(SHORTEST_LOOK, self._trip or 0.0)
             self._trip = self._round_trip()
-            if self._trip is not None:
+            if self._trip is not None and not idle:
                 self._learn(self._trip, self._spent / passed, now)
             self._looked, self._spent = now, 0
         return super().take(count, now)
@@ -77,7 +79,9 @@ class Courtesy(Limit):
             self._changed = False  # what is seen now was on its way before
         elif trip > base + TARGET:
             self._give_room(base, trip, flow, now)
-        elif now >= self._calm_from and 2 * flow * self._lasting > self._window:
+        else:
+          self._crowded = False
+          if now >= self._calm_from and 2 * flow * self._lasting > self._window:
             self._try_for_more(base, trip, flow)  # else nobody knows if there is more
         self._window = max(self._window, SMALLEST_WINDOW)
         # Half of the wait only: it answers what was sent two round trips ago, and all of it would swing.
@@ -94,13 +98,14 @@ class Courtesy(Limit):
         if math.isinf(self._catch_up):  # that was us, finding out how much it bears
             self._window = flow * base
             self._catch_up = 0.0
-        elif trip > base + CROWD:
+        elif trip > base + CROWD and self._crowded:
             self._window = flow * base / STEPPING_BACK
             if now >= self._calm_from:
                 self._catch_up = self._window
             self._calm_from = now + CALM
         else:
             self._window = flow * (base + TARGET / 2)
+        self._crowded = trip > base + CROWD  # once may be chance
         self._changed = True
 
     def _try_for_more(self, base: float, trip: float, flow: float) -> None:
