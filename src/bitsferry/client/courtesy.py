@@ -80,9 +80,9 @@ class Courtesy(Limit):
         elif trip > base + TARGET:
             self._give_room(base, trip, flow, now)
         else:
-          self._crowded = False
-          if now >= self._calm_from and 2 * flow * self._lasting > self._window:
-            self._try_for_more(base, trip, flow)  # else nobody knows if there is more
+            self._crowded = False
+            if now >= self._calm_from and 2 * flow * self._lasting > self._window:
+                self._try_for_more(base, trip, flow)  # else nobody knows if there is more
         self._window = max(self._window, SMALLEST_WINDOW)
         # Half of the wait only: it answers what was sent two round trips ago, and all of it would swing.
         self._lasting = (base + trip) / 2
