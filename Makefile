@@ -45,16 +45,16 @@ test: $(READY)
 
 check: $(READY)
 	@$(UV) lock --check --quiet
-	@$(BIN)/ruff check src tests bench
-	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/ruff check src tests bench examples
+	@$(BIN)/ruff format --check src tests bench examples
 	@$(BIN)/mypy
 	@for system in win32 darwin; do \
 		$(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system $(EVERYWHERE) || exit 1; \
 	done
 
 format: $(READY)
-	@$(BIN)/ruff check --fix src tests bench
-	@$(BIN)/ruff format src tests bench
+	@$(BIN)/ruff check --fix src tests bench examples
+	@$(BIN)/ruff format src tests bench examples
 
 bench: $(READY)
 	@$(BIN)/python bench/run.py $(BENCH)

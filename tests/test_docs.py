@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import click
 import pytest
 
+from bitsferry.cli.applications import is_about_applications
 from bitsferry.cli.main import main
 from bitsferry.cli.settings import KEYS, Settings, SettingsError, read_settings
 
@@ -26,6 +28,34 @@ PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 HEADINGS = {"## At the top": "", "## In each `[[directory]]`": "directory", "## In `[limits]`": "limits"}
 LEFT_OUT = {"no limit", "none", "by itself"}
 NECESSARY = '[[directory]]\nurl = "/in/"\nfolder = "in"\n'
+TOLD = 'notification_type = "value"\nnotification_url = "https://host/"\n'
+
+# Settings that have another name where they arrive.
+FIELDS = {
+    "notification_url": "backend",
+    "notification_command": "backend",
+    "notification_user": "backend.authorization",
+    "notification_password_file": "backend.authorization",
+    "notification_token_file": "backend.authorization",
+    "notification_ca": "backend.trust.ca",
+    "notification_certificate": "backend.trust.certificate",
+    "notification_key": "backend.trust.key",
+    "reply_url_base": "reply_base",
+    "webhook_url": "webhook",
+    "webhook_secret_file": "webhook",
+}
+ALONE = {"notification_type", "notification_url", "notification_command"}
+
+# What a setting needs beside it.
+BESIDE = {
+    **dict.fromkeys(
+        (f"notification_command_{each}" for each in ("timeout", "copy", "refusals")),
+        'notification_command = ["true"]\n',
+    ),
+    "create_hook_timeout": 'create_hook = "https://host/"\n',
+    "webhook_events": 'webhook_url = "https://host/"\nwebhook_secret_file = "webhook-secret"\n',
+}
+SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
@@ -45,7 +75,7 @@ ROWS = list(rows())
 
 
 def read(tmp_path: Path, table: str, line: str) -> Settings:
-    """The settings of a file with nothing but what is necessary, and this line in a table."""
+    """The settings of a file with nothing but what is necessary, and these lines in a table."""
     header = "[limits]\n" if table == "limits" else ""
     text = f"{line}\n{NECESSARY}" if table == "" else f"{NECESSARY}{header}{line}\n"
     path = tmp_path / "bitsferry.toml"
@@ -68,9 +98,11 @@ def test_the_page_lists_every_setting_there_is_and_no_other() -> None:
 )
 def test_the_page_tells_the_default(tmp_path: Path, table: str, key: str, default: str, meaning: str) -> None:
     assert meaning.endswith(".")
-    plain = read(tmp_path, table, "")
+    context = BESIDE.get(key, TOLD if is_about_applications(key) and key not in ALONE else "")
+    (tmp_path / "webhook-secret").write_text(SECRET)
+    plain = read(tmp_path, table, context)
     if default.startswith("`"):
-        assert read(tmp_path, table, f"{key} = {default.strip('`')}") == plain
+        assert read(tmp_path, table, f"{context}{key} = {default.strip('`')}") == plain
     elif default == "required":
         assert f"{key} = " in NECESSARY
     elif default == "not yet":
@@ -79,7 +111,7 @@ def test_the_page_tells_the_default(tmp_path: Path, table: str, key: str, defaul
     else:
         assert default in LEFT_OUT
         where = plain.directories[0] if table == "directory" else plain
-        assert getattr(where, key) is None
+        assert attrgetter(FIELDS.get(key, key))(where) is None
 
 
 def test_the_example_is_right() -> None:
@@ -101,6 +133,7 @@ def blocks(kind: str) -> list[tuple[Path, str]]:
 def test_settings_in_the_pages_are_right(tmp_path: Path, page: Path, block: str) -> None:
     path = tmp_path / "bitsferry.toml"
     path.write_text(block, encoding="utf-8")
+    (tmp_path / "webhook-secret").write_text(SECRET)
     read_settings(str(path))
 
 

@@ -54,6 +54,8 @@ class Terminal:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may come in two parts
 
     def begin(self, *arguments: str) -> None:
+        for name in ("COLUMNS", "LINES"):  # xdist sets them for its workers, and they hold for ever
+            os.environ.pop(name, None)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bitsferry", "jobs", "monitor", *arguments],
             stdin=self._program,
@@ -74,7 +76,7 @@ class Terminal:
                 self.text += self._decoder.decode(os.read(self._person, 65536))
             return text in self.text
 
-        found = eventually(came, 60)
+        found = eventually(came, 20)
         self.text = self.text.partition(text)[2]
         return found
 

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsferry.cli.settings import KEYS, Settings, SettingsError, read_settings, settings_of_folder
+from bitsferry.server.backend import Timing
 from bitsferry.server.connections import Limits
 from bitsferry.server.directory import Directory
+from bitsferry.server.http_backend import HttpBackend, Trust, basic, bearer
 from bitsferry.server.listeners import Address
+from bitsferry.server.outgoing import Waits
 
 IN = '[[directory]]\nurl = "/in/"\nfolder = "in"\n'
 
@@ -165,10 +169,232 @@ session_timeout = "14 days"         # BITSSessionTimeout
 sessions_per_user = 50              # BITSNumberOfSessionsLimit; absent: no limit
 host_id = "node1.example"           # BITSHostId
 host_id_fallback_timeout = "1 day"  # BITSHostIdFallbackTimeout
-notification_type = "none"          # BITSServerNotificationType: none, reference, value
+notification_type = "reference"     # BITSServerNotificationType: none, reference, value
+notification_url = "http://127.0.0.1:9000/handle"
 auth = ["none"]                     # any of none, basic, digest, bearer, ntlm, negotiate, certificate, proxy
 """)
     assert [directory.url for directory in settings.directories] == ["/in/"]
+
+
+# The application behind a directory
+
+TOLD = IN + 'notification_type = "value"\nnotification_url = "http://127.0.0.1:9000/handle"\n'
+TLS = TOLD.replace("http:", "https:")
+
+
+def backend_of(settings: Settings) -> HttpBackend:
+    backend = settings.directories[0].backend
+    assert isinstance(backend, HttpBackend)
+    return backend
+
+
+def test_an_application_is_told_by_reference_or_by_value(read: Read, tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9000/handle"
+    by_value = Directory("/in/", f"{tmp_path}/in", backend=HttpBackend(url, by_value=True))
+    assert read(TOLD) == Settings((by_value,), store=f"file:{tmp_path}/store")
+    by_reference = Directory("/in/", f"{tmp_path}/in", backend=HttpBackend(url))
+    assert read(TOLD.replace("value", "reference")).directories == (by_reference,)
+
+
+def test_every_setting_of_an_application_arrives(read: Read, tmp_path: Path) -> None:
+    authority, ours = trustme.CA(), trustme.CA().issue_cert("ferry.example")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ours.cert_chain_pems[0].write_to_path(str(tmp_path / "ours.pem"))
+    ours.private_key_pem.write_to_path(str(tmp_path / "ours.key"))
+    (tmp_path / "password").write_text("open sesame\n", encoding="utf-8")
+    (directory,) = read(
+        TLS
+        + """
+        notification_user = "ferry"
+        notification_password_file = "password"
+        notification_ca = "ca.pem"
+        notification_certificate = "ours.pem"
+        notification_key = "ours.key"
+        notification_timeout = "10 s"
+        notification_patience = "1 hour"
+        max_reply_size = "2 MB"
+        reply_url_base = "https://node1.example/in/"
+        """
+    ).directories
+    assert directory.backend == HttpBackend(
+        "https://127.0.0.1:9000/handle",
+        by_value=True,
+        authorization=basic("ferry", "open sesame"),
+        trust=Trust(*(str(tmp_path / name) for name in ("ca.pem", "ours.pem", "ours.key"))),
+        largest_reply=2_000_000,
+        waits=Waits(10, 10, 10, 10),
+    )
+    assert directory.timing == Timing(patience=3600)
+    assert directory.reply_base == "https://node1.example/in/"
+
+
+def test_a_long_time_for_an_application_is_not_one_to_reach_it(read: Read) -> None:
+    assert backend_of(read(TOLD + 'notification_timeout = "1 hour"')).waits == Waits(30, 3600, 3600, 3600)
+
+
+@pytest.mark.parametrize("text", ["s3same", "s3same\n", "s3same\r\n"])
+def test_a_token_is_a_line_of_a_file(read: Read, tmp_path: Path, text: str) -> None:
+    (tmp_path / "token").write_text(text, encoding="utf-8", newline="")
+    settings = read(TOLD + 'notification_token_file = "token"\n')
+    assert backend_of(settings).authorization == bearer("s3same")
+    assert "s3same" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "whole"),
+    [
+        ("myasp.asp", "https://h/myvdir/", "https://h/myvdir/myasp.asp"),
+        ("myasp.asp?a=b", "https://h/myvdir", "https://h/myvdir/myasp.asp?a=b"),
+        ("/app/x", "http://h:81/in/", "http://h:81/app/x"),
+        ("../app", "http://h/a/in/", "http://h/a/app"),
+        ("HTTP://other/x", "http://h/in/", "HTTP://other/x"),
+    ],
+)
+def test_a_relative_url_begins_where_clients_find_the_directory(
+    read: Read, url: str, base: str, whole: str
+) -> None:
+    text = TOLD.replace("http://127.0.0.1:9000/handle", url) + f'reply_url_base = "{base}"\n'
+    assert backend_of(read(text)).url == whole
+
+
+def test_an_application_may_be_switched_off_with_one_word(read: Read) -> None:
+    off = TOLD.replace('"value"', '"none"') + 'notification_token_file = "not there"\n'
+    assert read(off) == read(IN)
+
+
+# What is said about an application that cannot be meant. `{here}` is the file's folder.
+MISTAKEN = {
+    "no url": (
+        IN + 'notification_type = "value"\n',
+        "line 4: notification_type: there is no notification_url; say where the application is",
+    ),
+    "no type": (
+        IN + 'notification_url = "http://host/"\n',
+        "line 4: notification_url: nobody is told of an upload without a notification_type: write"
+        ' "reference" or "value"',
+    ),
+    "no type for something else": (
+        IN + "max_reply_size = 5\n",
+        "line 4: max_reply_size: nobody is told of an upload without a notification_type: write"
+        ' "reference" or "value"',
+    ),
+    "another type": (
+        IN + "notification_type = 1\n",
+        'line 4: notification_type: 1 is none of "none", "reference", "value"',
+    ),
+    "another kind of url": (
+        TOLD.replace("http:", "ftp:"),
+        "line 5: notification_url: a URL begins with http:// or https:// and a host",
+    ),
+    "a long url": (
+        TOLD.replace("handle", "h" * 2200),
+        "line 5: notification_url: the URL has 2222 characters; 2200 are the most",
+    ),
+    "a secret in the url": (
+        TOLD.replace("127", "me:sesame@127"),
+        "line 5: notification_url: a name or a password must not stand in a URL",
+    ),
+    "relative to nothing": (
+        TOLD.replace("http://127.0.0.1:9000/", ""),
+        "line 5: notification_url: a relative one begins where clients find this directory: say where that is"
+        " as reply_url_base, or write the whole URL, with http:// or https://",
+    ),
+    "too long together": (
+        TOLD.replace("http://127.0.0.1:9000/", "h" * 2100) + f'reply_url_base = "http://host/{"b" * 100}"\n',
+        "line 5: notification_url: the URL has 2219 characters; 2200 are the most",
+    ),
+    "a base with a query": (
+        IN + 'reply_url_base = "http://host/in?x"\n',
+        "line 4: reply_url_base: a URL below which there are others is ASCII, and has no '?'",
+    ),
+    "a base that is none": (
+        IN + 'reply_url_base = "/in/"\n',
+        "line 4: reply_url_base: a URL begins with http:// or https:// and a host",
+    ),
+    "a user without a password": (
+        TOLD + 'notification_user = "me"\n',
+        "line 6: notification_user: there is no notification_password_file; write the password into a file,"
+        " and name that",
+    ),
+    "a password without a user": (
+        TOLD + 'notification_password_file = "password"\n',
+        "line 6: notification_password_file: there is no notification_user; say whose password it is",
+    ),
+    "a user that cannot be": (
+        TOLD + 'notification_user = "a:b"\nnotification_password_file = "password"\n',
+        "line 6: notification_user: a user's name has at least one letter, no colon and no control"
+        " characters",
+    ),
+    "both": (
+        TOLD
+        + 'notification_user = "a"\nnotification_password_file = "password"\n'
+        + 'notification_token_file = "password"\n',
+        "line 8: notification_token_file: there is a notification_user already; choose one",
+    ),
+    "no such file": (
+        TOLD + 'notification_token_file = "none"\n',
+        "line 6: notification_token_file: {here}none cannot be read: No such file or directory",
+    ),
+    "more than a secret": (
+        TOLD + 'notification_token_file = "lines"\n',
+        "line 6: notification_token_file: {here}lines must hold the secret, in one line, and nothing else",
+    ),
+    "no secret": (
+        TOLD + 'notification_token_file = "empty"\n',
+        "line 6: notification_token_file: {here}empty must hold the secret, in one line, and nothing else",
+    ),
+    "no token": (
+        TOLD + 'notification_token_file = "words"\n',
+        "line 6: notification_token_file: a token has visible ASCII characters, no spaces",
+    ),
+    "no text": (
+        TOLD + 'notification_token_file = "latin"\n',
+        "line 6: notification_token_file: {here}latin is not UTF-8: save it as UTF-8",
+    ),
+    "authorities over http": (
+        TOLD + 'notification_ca = "ca.pem"\n',
+        "line 6: notification_ca: this is for a notification_url that begins with https://",
+    ),
+    "no such authorities": (
+        TLS + 'notification_ca = "none"\n',
+        "line 6: notification_ca: {here}none cannot be used: No such file or directory",
+    ),
+    "no authorities": (
+        TLS + 'notification_ca = "words"\n',
+        "line 6: notification_ca: {here}words cannot be used: that is not what is in there",
+    ),
+    "a key without a certificate": (
+        TLS + 'notification_key = "words"\n',
+        "line 6: notification_key: there is no notification_certificate; say whose key it is",
+    ),
+    "no certificate": (
+        TLS + 'notification_certificate = "words"\nnotification_key = "none"\n',
+        "line 6: notification_certificate: {here}words with {here}none cannot be used: that is not what"
+        " is in there",
+    ),
+    "no time": (
+        TOLD + "notification_timeout = 0\n",
+        "line 6: notification_timeout: a time of 0 makes no sense here",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKEN)
+def test_what_is_wrong_about_an_application_is_told_with_its_line(
+    read: Read, tmp_path: Path, mistake: str
+) -> None:
+    secrets = {"password": "open sesame\n", "lines": "two\nlines\n", "empty": "\n", "words": "open sesame\n"}
+    for name, content in secrets.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / "latin").write_text("ü", encoding="latin-1")
+    text, sentence = MISTAKEN[mistake]
+    with pytest.raises(SettingsError) as error:
+        read(text)
+    assert str(error.value) == f"{tmp_path}/bitsferry.toml, {sentence.format(here=f'{tmp_path}/')}"
+    assert "sesame" not in str(error.value)
+
+
+# Sizes, times and paths
 
 
 @pytest.mark.parametrize(
@@ -407,13 +633,9 @@ def test_what_is_no_toml_is_told_with_its_line(complain: Complain, text: str, li
     assert complain(text).startswith(f"bitsferry.toml, line {line}: ")
 
 
-APPLICATION = "the notification of an application yet; leave it out"
 USERS = "the authentication of users yet; leave it out"
 OPEN = ' or write ["none"], and whoever reaches the URL may upload'
 LATER = {
-    'notification_type = "reference"': APPLICATION + ' or write "none"',
-    'notification_type = "value"': APPLICATION + ' or write "none"',
-    'notification_url = "http://127.0.0.1:9000/handle"': APPLICATION,
     'auth = ["basic", "ntlm"]': USERS + OPEN,
     'auth = ["none", "basic"]': USERS + OPEN,
     "auth = []": USERS + OPEN,
@@ -500,7 +722,19 @@ scalars = (
     | st.floats()
     | st.text(max_size=20)
     | st.sampled_from(
-        ["/", "/in/", "none", "10 GB", "14 days", "never", "1e999 days", "127.0.0.1:0", "unix:a"]
+        [
+            "/",
+            "/in/",
+            "none",
+            "value",
+            "http://host/x",
+            "10 GB",
+            "14 days",
+            "never",
+            "1e999 days",
+            "127.0.0.1:0",
+            "unix:a",
+        ]
     )
 )
 values = st.recursive(

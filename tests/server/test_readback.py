@@ -83,7 +83,7 @@ def test_a_part_behind_the_end_gets_416_with_the_size(line: Line, url: str, span
     assert answer.get("Content-Range") == f"bytes */{len(DATA)}"
 
 
-@pytest.mark.parametrize("span", ["bytes=a-b", "lines=1-2", "bytes", "bytes=0-1,5-6", ""])
+@pytest.mark.parametrize("span", ["bytes=a-b", "lines=1-2", "bytes", "bytes=6-5", ""])
 def test_a_range_that_is_not_understood_is_left_out_of_account(line: Line, url: str, span: str) -> None:
     answer = ask(line, "GET", url, Range=span)
     assert (answer.status, answer.body) == (200, DATA)

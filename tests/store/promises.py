@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -19,12 +21,15 @@ from bitsferry.protocol.errors import (
     DestinationIsFolder,
     FolderNotFound,
     SessionNotFound,
+    StoreFailed,
 )
+from bitsferry.protocol.notification import Answer, Dialogue, Later, Refusal
 from bitsferry.protocol.session import Session, State
 from bitsferry.store.base import Found, Store
 from bitsferry.store.folder import Destination
 
 FILE = "file.bin"
+PLAIN = Answer()
 
 
 class World(ABC):
@@ -108,6 +113,24 @@ async def finish(store: Store, guid: str, destination: Destination) -> None:
             stored.session.publish()
             await stored.save()
         await stored.release(destination)
+
+
+async def answer(store: Store, guid: str, reply: bytes | None, said: Answer = PLAIN) -> Answer:
+    """An application writes this reply and says that; what is kept of it."""
+    papers = await store.papers(guid)
+    if reply is not None:
+        Path(papers.response).write_bytes(reply)
+    return await store.keep_answer(guid, said)
+
+
+async def reply_to(store: Store, guid: str) -> bytes | None:
+    """The reply that is given out, if there is one."""
+    try:
+        descriptor = await store.open_reply(guid)
+    except SessionNotFound:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
 
 
 async def walked(store: Store) -> dict[str, Found]:
@@ -401,6 +424,171 @@ class StorePromises(_Promises):
             assert set(await walked(one)) == {other}
         assert world.there() == ({FILE: b"bytes"} if published else {})
 
+    # The talk with an application
+
+    async def test_of_a_new_session_nobody_said_anything(self, store: Store) -> None:
+        guid = await upload(store, b"bytes")
+        assert await store.read_dialogue(guid) == Dialogue()
+        with pytest.raises(SessionNotFound):
+            await store.open_reply(guid)
+
+    async def test_an_application_finds_the_bytes_and_a_free_place_for_its_reply(self, store: Store) -> None:
+        data = some_bytes(50_000)
+        guid = await upload(store, data)
+        papers = await store.papers(guid)
+        assert Path(papers.request).read_bytes() == data
+        assert not Path(papers.response).exists()
+        assert Path(papers.response).parent.is_dir()
+
+    async def test_an_answer_is_known_with_its_reply_also_by_the_next_process(
+        self, world: World, store: Store
+    ) -> None:
+        reply = some_bytes(100_000)
+        guid = await upload(store, b"bytes")
+        kept = await answer(store, guid, reply, Answer(copy=True))
+        assert kept == Answer(copy=True, has_reply=True)
+        for one in (store, world.start()):
+            assert (await one.read_dialogue(guid)).answer == kept
+            for _ in range(2):
+                assert await reply_to(one, guid) == reply
+
+    @pytest.mark.parametrize("reply", [None, b""])
+    async def test_an_answer_without_a_byte_has_no_reply(
+        self, world: World, store: Store, reply: bytes | None
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        assert await answer(store, guid, reply) == Answer()
+        for one in (store, world.start()):
+            assert (await one.read_dialogue(guid)).answer == Answer()
+            assert await reply_to(one, guid) is None
+
+    @pytest.mark.parametrize(
+        "said", [Answer(static_url="http://h/x"), Answer(refusal=Refusal(403, 0x80190193, "no"))]
+    )
+    async def test_what_lies_beside_another_answer_is_no_reply(
+        self, world: World, store: Store, said: Answer
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        assert await answer(store, guid, b"what for", said) == said
+        for one in (store, world.start()):
+            assert (await one.read_dialogue(guid)).answer == said
+            assert await reply_to(one, guid) is None
+
+    async def test_one_that_works_on_it_still_is_known_also_by_the_next_process(
+        self, world: World, store: Store
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        working = Dialogue(later=Later(2.5, "http://h/task/1"), since=1000.25)
+        await store.keep_dialogue(guid, working)
+        for one in (store, world.start()):
+            assert await one.read_dialogue(guid) == working
+        await store.keep_dialogue(guid, Dialogue())
+        assert await world.start().read_dialogue(guid) == Dialogue()
+
+    async def test_what_an_earlier_talk_left_of_a_reply_is_gone(self, world: World, store: Store) -> None:
+        guid = await upload(store, b"bytes")
+        Path((await store.papers(guid)).response).write_bytes(b"half a reply")
+        assert not Path((await world.start().papers(guid)).response).exists()
+
+    async def test_what_an_application_wrote_that_works_on_it_still_stays(
+        self, world: World, store: Store
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        Path((await store.papers(guid)).response).write_bytes(b"reply")
+        await store.keep_dialogue(guid, Dialogue(later=Later(), since=1.0))
+        store = world.start()
+        assert Path((await store.papers(guid)).response).read_bytes() == b"reply"
+        assert await store.keep_answer(guid, Answer()) == Answer(has_reply=True)
+        assert await reply_to(store, guid) == b"reply"
+
+    @pytest.mark.parametrize("what", ["a link", "a link to nothing", "a folder", "a full folder", "a pipe"])
+    async def test_only_a_file_is_a_reply_and_the_next_talk_begins_anew(
+        self, world: World, store: Store, what: str
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        papers = await store.papers(guid)
+        place = Path(papers.response)
+        try:
+            match what:
+                case "a link":
+                    place.symlink_to(papers.request)
+                case "a link to nothing":
+                    place.symlink_to("nowhere")
+                case "a folder" | "a full folder":
+                    place.mkdir()
+                    if what == "a full folder":
+                        (place / "file").write_bytes(b"what for")
+                case "a pipe":
+                    os.mkfifo(place)
+        except PermissionError:
+            pytest.skip(f"{what} cannot be here")
+        with pytest.raises(StoreFailed, match="reply is no file"):
+            await store.keep_answer(guid, Answer())
+        store = world.start()
+        assert await store.read_dialogue(guid) == Dialogue()
+        assert await reply_to(store, guid) is None
+        assert await answer(store, guid, b"a reply") == Answer(has_reply=True)
+        assert await reply_to(store, guid) == b"a reply"
+        assert Path(papers.request).read_bytes() == b"bytes"
+
+    async def test_a_reply_that_is_dropped_is_gone_and_the_session_stays(
+        self, world: World, store: Store
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        await answer(store, guid, b"reply")
+        async with store.open(guid) as stored:
+            stored.session.end(State.COMPLETE)
+            await stored.save()
+            await stored.drop_reply()
+            await stored.drop_reply()  # said again, it does nothing
+        for one in (store, world.start()):
+            assert await reply_to(one, guid) is None
+            assert await one.read_dialogue(guid) == Dialogue()
+            assert (await one.read(guid)).state is State.COMPLETE
+
+    async def test_whoever_reads_a_reply_reads_it_to_its_end_after_it_was_dropped(self, store: Store) -> None:
+        guid = await upload(store, b"bytes")
+        await answer(store, guid, b"reply")
+        with os.fdopen(await store.open_reply(guid), "rb") as reading:
+            async with store.open(guid) as stored:
+                await stored.drop_reply()
+            assert reading.read() == b"reply"
+
+    async def test_after_release_the_reply_stays(self, world: World, store: Store) -> None:
+        guid = await upload(store, b"bytes")
+        await answer(store, guid, b"reply")
+        await finish(store, guid, world.destination(FILE))
+        for one in (store, world.start()):
+            assert await reply_to(one, guid) == b"reply"
+
+    async def test_a_removed_session_takes_its_reply_along(self, world: World, store: Store) -> None:
+        guid, other = await upload(store, b"bytes"), await upload(store, b"other")
+        for each in (guid, other):
+            await answer(store, each, b"reply")
+        async with store.open(guid) as stored:
+            await stored.remove(world.destination(FILE))
+        for one in (store, world.start()):
+            assert await reply_to(one, guid) is None
+            assert await one.read_dialogue(guid) == Dialogue()
+            assert await reply_to(one, other) == b"reply"
+
+    async def test_nobody_talks_about_a_session_twice_at_once(self, world: World, store: Store) -> None:
+        guid, other = await upload(store, b"bytes"), await upload(store, b"other")
+        for _ in range(2):
+            with store.claim_dialogue(guid):
+                with pytest.raises(Busy), store.claim_dialogue(guid):
+                    pass
+                with store.claim_dialogue(other):
+                    pass
+        with suppress(LookupError), store.claim_dialogue(guid):
+            raise LookupError
+        with world.start().claim_dialogue(guid):
+            pass
+
+    async def test_nobody_talks_about_a_session_that_is_gone(self, store: Store) -> None:
+        with pytest.raises(SessionNotFound), store.claim_dialogue(new_session().id):
+            pass
+
 
 class SharedStorePromises(_Promises):
     """What every store promises that several processes may use at once."""
@@ -456,6 +644,25 @@ class SharedStorePromises(_Promises):
 
         await asyncio.gather(*(take(chance.choice((store, other))) for _ in range(30)))
         assert having == 0
+        other.close()
+
+    async def test_one_process_at_a_time_talks_about_a_session(self, world: World, store: Store) -> None:
+        other = world.another()
+        guid = await upload(store, b"bytes")
+        for one, two in ((store, other), (other, store)):
+            with one.claim_dialogue(guid), pytest.raises(Busy), two.claim_dialogue(guid):
+                pass
+        other.close()
+
+    async def test_what_was_answered_to_one_process_the_other_knows(self, world: World, store: Store) -> None:
+        other = world.another()
+        guid = await upload(store, b"bytes")
+        await answer(store, guid, b"reply")
+        assert (await other.read_dialogue(guid)).answer == Answer(has_reply=True)
+        assert await reply_to(other, guid) == b"reply"
+        async with other.open(guid) as stored:
+            await stored.drop_reply()
+        assert await reply_to(store, guid) is None
         other.close()
 
     async def test_what_one_process_did_the_other_sees(self, world: World, store: Store) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from bitsferry.protocol.errors import BitsError, DiskFull, SessionNotFound, StoreFailed, WriteProtected
+from bitsferry.protocol.errors import BitsError, Busy, DiskFull, SessionNotFound, StoreFailed, WriteProtected
+from bitsferry.protocol.notification import Answer, Dialogue
 from bitsferry.store.base import Store
 from bitsferry.store.folder import Destination, Folder
 from bitsferry.store.local import LocalStore
 
 from .disks import MIB, failing_disk, folder_in_memory, small_disk
-from .promises import new_session, receive, some_bytes, upload, walked
+from .promises import answer, new_session, receive, reply_to, some_bytes, upload, walked
 from .scene import Scene, scene
 from .tracing import EVERYTHING, Stage
 from .worker import CONTENT
@@ -438,3 +439,42 @@ def crowd(root: Path) -> None:
         folder = f"{root}/sessions/{guid[:2]}/{guid}"
         os.mkdir(folder)
         os.link(state, f"{folder}/session.json")
+
+
+# The talk with an application
+
+
+async def test_where_the_disk_is_not_mounted_an_application_is_not_told_and_the_upload_not_lost(
+    root: Path, store: LocalStore
+) -> None:
+    guid = await upload(store, b"bytes")
+    (root / "sessions").rename(root / "elsewhere")
+    with pytest.raises(Busy), store.claim_dialogue(guid):
+        pass
+    (root / "elsewhere").rename(root / "sessions")
+    with store.claim_dialogue(guid):
+        pass
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b'{"answer": 1}', b"\xff"])
+async def test_an_answer_that_cannot_be_read_any_more_is_none(
+    root: Path, store: LocalStore, damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    guid = await upload(store, b"bytes")
+    await answer(store, guid, b"reply")
+    (folder_of(root, guid) / "dialogue.json").write_bytes(damaged)
+    assert await store.read_dialogue(guid) == Dialogue()
+    assert f"what an application said of {guid} cannot be read" in caplog.text
+    assert await answer(store, guid, b"another") == Answer(has_reply=True)
+    assert await reply_to(store, guid) == b"another"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is hidden from root")
+async def test_a_reply_the_server_may_not_read_is_told_as_such(store: LocalStore) -> None:
+    guid = await upload(store, b"bytes")
+    place = Path((await store.papers(guid)).response)
+    place.write_bytes(b"reply")
+    place.chmod(0)
+    with pytest.raises(StoreFailed, match="may not be read by the server's account"):
+        await store.keep_answer(guid, Answer())
+    assert await answer(store, guid, b"reply") == Answer(has_reply=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from .scene import in_every_way, scene
-from .tracing import Disk, Stage
+from .tracing import Call, Disk, Stage
 from .worker import CONTENT
 
 
@@ -49,3 +51,27 @@ def test_where_only_processes_die_a_published_file_survives_a_power_cut(
             if mark == "published":
                 assert not here.unsynced(disk)
         assert waited, "it syncs every fragment although nobody asked for that"
+
+
+def rename_of(name: str, calls: list[Call]) -> int:
+    """Which call gave a file this name."""
+    return next(
+        number for number, call in enumerate(calls) if "rename" in call.name and call.paths[1].endswith(name)
+    )
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_an_answer_that_survives_a_power_cut_has_its_reply(
+    stage: Stage, tmp_path: Path, durability: str
+) -> None:
+    with scene(tmp_path, "same file system", overwrite=False) as here:
+        work = {"durability": durability, "before": [], "do": "converse"}
+        life = stage.play(here.prepare() | work)
+        disk = Disk()
+        assert "answered" not in disk.run(life.calls[: rename_of("/dialogue.json", life.calls)])
+        assert not any(path.endswith(("/reply.data", "/reply.new")) for path in here.unsynced_in_store(disk))
+        disk, kept = Disk(), []
+        for mark in disk.run(life.calls):
+            kept.append(mark)
+            assert durability == "process" or not here.unsynced_in_store(disk), f"{mark} too early"
+        assert kept[-4:] == ["answered", "published", "saved", "ended"]

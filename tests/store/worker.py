@@ -9,20 +9,23 @@ import asyncio
 import errno
 import json
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
-from bitsferry.protocol.errors import BitsError
-from bitsferry.protocol.session import Session
+from bitsferry.protocol.errors import BitsError, SessionNotFound
+from bitsferry.protocol.notification import Answer
+from bitsferry.protocol.session import Session, State
 from bitsferry.store import threads
 from bitsferry.store.folder import Destination, Folder
 from bitsferry.store.local import Durability, LocalStore
 from bitsferry.store.threads import error_of_os
 
 CONTENT = bytes(range(256)) * 1024
+REPLY = b"what the application has to say " * 5000
 _MOST_TRIES = 3
 
 
@@ -154,6 +157,79 @@ class Work:
         """All of it."""
         await self.make()
         await self.finish()
+
+    async def talk(self) -> None:
+        """The application is told of the file, unless it has answered: it writes a reply, which is kept."""
+        if (await self.store.read_dialogue(self.guid)).answer is None:
+            papers = await self.store.papers(self.guid)
+            with open(papers.response, "wb") as file:
+                file.write(REPLY)
+            await self.store.keep_answer(self.guid, Answer(copy=True))
+            self.mark("answered")
+
+    async def end(self) -> None:
+        """What the service does at a Close."""
+        async with self.store.open(self.guid) as stored:
+            if not stored.session.over:
+                stored.session.end(State.COMPLETE)
+                await stored.save()
+                self.mark("ended")
+                await stored.release(self.destination)
+            await stored.drop_reply()
+
+    async def converse(self) -> None:
+        """All of it, with an application."""
+        await self.make()
+        await self.talk()
+        await self.finish()
+        await self.end()
+
+    async def look_for_reply(self) -> list[Any]:
+        """Whether an answer is known, and what reply there is to give out."""
+        known = (await self.store.read_dialogue(self.guid)).answer
+        try:
+            descriptor = await self.store.open_reply(self.guid)
+        except SessionNotFound:
+            return [known is not None, None]
+        with open(descriptor, "rb") as file:
+            return [known is not None, file.read().decode("ascii")]
+
+    async def talk_at_last(self) -> list[str]:
+        """Talk and finish, again after every error; returns the errors, the application's own too."""
+        errors: list[str] = []
+        while len(errors) < _MOST_TRIES:
+            try:
+                await self.talk()
+                await self.finish()
+                break
+            except (BitsError, OSError) as error:
+                errors.append(type(error if isinstance(error, BitsError) else error_of_os(error)).__name__)
+        return errors
+
+    async def end_at_last(self) -> list[str]:
+        """End, again after every error; returns the errors."""
+        errors: list[str] = []
+        while len(errors) < _MOST_TRIES:
+            try:
+                await self.end()
+                break
+            except BitsError as error:
+                errors.append(type(error).__name__)
+        return errors
+
+    async def wait_in_talk(self) -> None:
+        """A talk that has no end."""
+        with self.store.claim_dialogue(self.guid):
+            self.mark("talking")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def begin_talk(self) -> bool:
+        """Whether nobody else talks about the session."""
+        try:
+            with self.store.claim_dialogue(self.guid):
+                return True
+        except BitsError:
+            return False
 
     async def finish_at_last(self) -> list[str]:
         """Finish, again after every error, as a client makes the service do; returns the errors."""

@@ -1,7 +1,8 @@
-"""A `bitsferry serve` that can be killed and started again at the same port."""
+"""Servers that can be killed and started again at the same port."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -73,3 +75,36 @@ class Serving:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.stdout.close()
             self._process = None
+
+
+@dataclass
+class Servers:
+    """One server after the other, at the same port, as `preloaded` starts them."""
+
+    process: subprocess.Popen[str]
+    port: int = field(default_factory=free_port)
+    pid: int = 0
+
+    def start(self, *arguments: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([*arguments, "--listen", f"127.0.0.1:{self.port}"]) + "\n")
+        self.process.stdin.flush()
+        said = {self._hear(), self._hear()}
+        assert any(line.startswith("listening on") for line in said), said
+        self.pid = next(int(line.split()[1]) for line in said if line.startswith("pid"))
+
+    def ended(self) -> int:
+        """How it ended."""
+        word, code = self._hear().split()
+        assert word == "ended"
+        self.pid = 0
+        return int(code)
+
+    def kill(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            self.ended()
+
+    def _hear(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import json
-import os
 import random
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,9 +15,8 @@ import pytest
 from store.disks import folder_in_memory, other_file_system
 from store.tracing import EVERYTHING, Call, read_calls, traced
 
-from . import preloaded
 from .line import Heard, Line
-from .serving import free_port
+from .serving import Servers
 
 pytestmark = pytest.mark.storm
 
@@ -31,64 +25,6 @@ CALLS = EVERYTHING + ",accept4,recvfrom,recvmsg,sendto,sendmsg,shutdown,pipe2,fc
 DATA = random.Random(1).randbytes(300_000)
 HALF = 150_000
 NAME = "file.bin"
-
-
-@dataclass
-class Servers:
-    """One server after the other, at the same port."""
-
-    process: subprocess.Popen[str]
-    port: int = field(default_factory=free_port)
-    pid: int = 0
-
-    def start(self, *arguments: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([*arguments, "--listen", f"127.0.0.1:{self.port}"]) + "\n")
-        self.process.stdin.flush()
-        said = {self._hear(), self._hear()}
-        assert any(line.startswith("listening on") for line in said), said
-        self.pid = next(int(line.split()[1]) for line in said if line.startswith("pid"))
-
-    def ended(self) -> int:
-        """How it ended."""
-        word, code = self._hear().split()
-        assert word == "ended"
-        self.pid = 0
-        return int(code)
-
-    def kill(self) -> None:
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            self.ended()
-
-    def _hear(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    if shutil.which("strace") is None:
-        pytest.skip("there is no strace here")
-    process = subprocess.Popen(
-        [sys.executable, preloaded.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    servers = Servers(process)
-    try:
-        yield servers
-    finally:
-        with suppress(ProcessLookupError):
-            if servers.pid:
-                os.kill(servers.pid, signal.SIGKILL)
-        process.stdin.close()
-        process.wait(10)
-        process.stdout.close()
 
 
 @contextmanager

@@ -11,6 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bitsferry.cli.applications import (
+    WrongKeyError,
+    check_reply_url_base,
+    check_url,
+    is_about_applications,
+    read_application,
+)
+from bitsferry.cli.hooks import HOOKS, read_hooks
 from bitsferry.cli.quantities import parse_duration, parse_size
 from bitsferry.cli.toml_text import Path, TomlText
 from bitsferry.protocol.errors import InvalidName
@@ -19,6 +27,9 @@ from bitsferry.server.connections import Limits
 from bitsferry.server.directory import Directory
 from bitsferry.server.listeners import Address
 from bitsferry.server.names import check_name
+from bitsferry.server.outgoing import Address as Target
+from bitsferry.server.upload_events import Kind
+from bitsferry.server.webhook import TOLD
 from bitsferry.store.folder import OWN_PREFIX
 from bitsferry.store.local import Durability
 
@@ -224,6 +235,35 @@ def read_store(value: Any) -> str:
     return "file:" + _path(rest.removeprefix("//"))
 
 
+def _command(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("""write a program with its arguments, such as ["/usr/bin/check", "{request}"]""")
+    return tuple(map(_text, value))
+
+
+def _exit_statuses(value: Any) -> frozenset[int]:
+    if not isinstance(value, list):
+        raise ValueError("write a list of exit statuses, such as [65, 77]")  # noqa: TRY004, one for all
+    return frozenset(map(_count(255), value))
+
+
+def _checked_by(check: Callable[[str], object]) -> Reader:
+    def read(value: Any) -> str:
+        text = _text(value)
+        check(text)
+        return text
+
+    return read
+
+
+def _events(value: Any) -> tuple[Kind, ...]:
+    names = {str(kind): kind for kind in TOLD}
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"write a list of some of {', '.join(map(_shown, names))}")
+    read = _one_of(*names)
+    return tuple(kind for kind in TOLD if kind in {read(name) for name in value})
+
+
 def _tables(value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise ValueError(_DIRECTORY_WANTED)
@@ -240,7 +280,6 @@ def _not_yet(what: str, instead: str, *, only: object = None) -> Reader:
     return read
 
 
-_NOTIFICATION = "the notification of an application"
 _AUTHENTICATION = "the authentication of users"
 _OPEN = """leave it out or write ["none"], and whoever reaches the URL may upload"""
 
@@ -259,8 +298,27 @@ _DIRECTORY: dict[str, Reader] = {
     "read_back": _one_of("nobody", "everybody"),
     "host_id": _host,
     "host_id_fallback_timeout": _fallback,
-    "notification_type": _not_yet(_NOTIFICATION, 'leave it out or write "none"', only="none"),
-    "notification_url": _not_yet(_NOTIFICATION, "leave it out"),
+    "notification_type": _one_of("none", "reference", "value"),
+    "notification_url": _checked_by(check_url),
+    "notification_user": _text,
+    "notification_password_file": _path,
+    "notification_token_file": _path,
+    "notification_ca": _path,
+    "notification_certificate": _path,
+    "notification_key": _path,
+    "notification_timeout": _duration,
+    "notification_patience": _duration,
+    "notification_command": _command,
+    "notification_command_timeout": _duration,
+    "notification_command_copy": _yes_or_no,
+    "notification_command_refusals": _exit_statuses,
+    "max_reply_size": read_largest,
+    "reply_url_base": _checked_by(check_reply_url_base),
+    "webhook_url": _checked_by(Target.of),
+    "webhook_secret_file": _path,
+    "webhook_events": _events,
+    "create_hook": _checked_by(Target.of),
+    "create_hook_timeout": _duration,
     "auth": _not_yet(_AUTHENTICATION, _OPEN, only=["none"]),
     "htpasswd": _not_yet(_AUTHENTICATION, "leave it out"),
 }
@@ -328,9 +386,16 @@ def _directory(table: Any, path: Path, base: str) -> Directory:
         if key not in known:
             raise _WrongError(path, f"this [[directory]] has no {key}")
     known["folder"] = os.path.join(base, known["folder"])
-    for key in ("notification_type", "auth"):
-        known.pop(key, None)
-    return Directory(**known)
+    known.pop("auth", None)
+    known["reply_base"] = known.pop("reply_url_base", None)
+    told = {key: known.pop(key) for key in list(known) if is_about_applications(key)}
+    hooks = {key: known.pop(key) for key in HOOKS if key in known}
+    try:
+        return Directory(
+            **known, **read_application(told, known["reply_base"], base), **read_hooks(hooks, base)
+        )
+    except WrongKeyError as error:
+        raise _WrongError((*path, error.key), f"{error.key}: {error}") from None
 
 
 def _check_urls(directories: list[Directory]) -> None:

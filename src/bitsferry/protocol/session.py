@@ -71,6 +71,9 @@ class Session:
     total: int | None = None
     reply_url: str | None = None
     published: bool = False
+    """The file is in its place, or the application that was told of it wants it nowhere."""
+    name: str | None = None
+    """What the file is called, where that is not the last part of `path`."""
 
     @property
     def over(self) -> bool:
@@ -111,8 +114,12 @@ class Session:
         """All bytes are held, so the file belongs in its place now."""
         return self.total is not None and held >= self.total
 
+    def notify(self) -> None:
+        """The application is about to be told of it (MC-BUP 3.2.5.1.3)."""
+        self.state = State.NOTIFY
+
     def publish(self, reply_url: str | None = None) -> None:
-        """The file is in its place; the last fragment's Ack may be told, again and again."""
+        """What was to be done is done; the last fragment's Ack may be told, again and again."""
         self.state = State.WAIT_FOR_CLOSE
         self.published = True
         self.reply_url = reply_url

@@ -7,7 +7,7 @@ import logging
 from bitsferry.protocol import wire
 from bitsferry.protocol.errors import BitsError, InvalidMessage
 from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment, Ping
-from bitsferry.server import readback
+from bitsferry.server import readback, replies
 from bitsferry.server.access import Asker
 from bitsferry.server.request import ConnectionLost, Request, Response
 from bitsferry.server.service import Service
@@ -42,7 +42,9 @@ class Application:
         try:
             if self._is_bits(request):
                 return _respond(await self._answer(request))
-            return await readback.answer(self.service.directories, request)
+            asker = self._asker(request)
+            reply = await replies.answer(self.service.directories, self.service.store, request, asker)
+            return reply or await readback.answer(self.service.directories, request)
         except BitsError as error:
             return respond_to_error(error, request)
         except OSError as error:
@@ -59,9 +61,15 @@ class Application:
         override = request.headers.get(wire.OVERRIDE, "") if self.method_override else ""
         return request.method == "POST" and override.strip().upper() == wire.METHOD
 
+    @staticmethod
+    def _asker(request: Request) -> Asker:
+        host = request.headers.get("host", "")
+        origin = f"{request.scheme}://{host}" if host else ""
+        return Asker(request.client, origin=origin + request.mount)
+
     async def _answer(self, request: Request) -> Ack:
         packet = wire.read_packet(request.headers, value_limit=self.header_value_limit)
-        service, target, asker = self.service, request.target, Asker(request.client)
+        service, target, asker = self.service, request.target, self._asker(request)
         match packet:
             case Fragment():
                 return await service.fragment(packet, target, asker, request.body)

@@ -8,21 +8,21 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from bitsferry.protocol.errors import BitsError
 from bitsferry.protocol.wire import VALUE_LIMIT
 from bitsferry.server.app import Application, respond_to_error
-from bitsferry.server.directory import Directories, Directory
+from bitsferry.server.callable_backend import Function
+from bitsferry.server.directory import Directory
 from bitsferry.server.janitor import Janitor
+from bitsferry.server.plan import Plan
 from bitsferry.server.request import Body, BodyInterrupted, ConnectionLost, FileBody, Request, Response
 from bitsferry.server.service import Service
 from bitsferry.store.base import Receiver
-from bitsferry.store.folder import OWN_PREFIX
 from bitsferry.store.local import Durability
-from bitsferry.store.location import open_store
-from bitsferry.store.threads import error_of_os, in_thread, settled
+from bitsferry.store.threads import in_thread, settled
 
 __all__ = ["AsgiApp", "Directory"]
 
@@ -30,6 +30,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+F = TypeVar("F", bound=Function)
 
 _STALL_TIME = 120.0  # seconds without a byte of a body after which its client counts as gone
 _GRACE = 0.25  # seconds in which a body that has to end may still bring what had arrived before
@@ -56,20 +58,16 @@ class AsgiApp:
         method_override: bool = True,
         header_value_limit: int = VALUE_LIMIT,
     ) -> None:
-        for directory in directories:
-            if not (directory.url.startswith("/") and directory.url.endswith("/")):
-                raise ValueError(
-                    f"a url begins and ends in '/', such as '/in/'; this one is {directory.url!r}"
-                )
-        self._directories = directories
-        self._location = store or _hidden_store(directories)
-        self._durability = durability
-        self._shared = shared
+        self._plan = Plan(directories, store, durability, shared=shared)
         self._method_override = method_override
         self._header_value_limit = header_value_limit
         self._application: Application | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._answering: dict[asyncio.Task[Response], _MessageBody] = {}
+
+    def on_upload(self, url: str = "/", *, keep: bool = True, at_once: int = 32) -> Callable[[F], F]:
+        """As `Server.on_upload`; RuntimeError comes once a request or the lifespan opened the store."""
+        return self._plan.on_upload(url, keep=keep, at_once=at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what ASGI calls a connection: a request, a lifespan, or a websocket, which is refused."""
@@ -94,6 +92,7 @@ class AsgiApp:
         if self._application is None:
             self._application = self._open()
         if self._tidying is None or self._tidying.done():
+            self._application.service.webhooks.start()
             janitor = Janitor(self._application.service)
             self._tidying = asyncio.get_running_loop().create_task(janitor.run())
 
@@ -101,24 +100,22 @@ class AsgiApp:
         """End what still runs at a block's edge, keeping its bytes; then let go of the store."""
         for body in self._answering.values():
             body.end(BodyInterrupted("the server is being stopped"))
+        if self._application is not None:
+            await self._application.service.notifications.stop()
         while self._answering:
             await asyncio.wait(self._answering)
         if self._tidying is not None and not self._tidying.done():
             self._tidying.cancel()
             await asyncio.wait([self._tidying])
         if self._application is not None:
-            self._application.service.store.close()
+            await self._application.service.webhooks.stop()
+            self._plan.close(self._application.service.store)
             self._application = None
 
     def _open(self) -> Application:
-        try:
-            for directory in self._directories:
-                os.makedirs(directory.folder, exist_ok=True)
-        except OSError as error:
-            raise error_of_os(error) from error
-        store = open_store(self._location, self._durability, shared=self._shared)
+        store, directories = self._plan.open()
         return Application(
-            Service(store, Directories(self._directories), shared=self._shared),
+            Service(store, directories, shared=self._plan.shared),
             method_override=self._method_override,
             header_value_limit=self._header_value_limit,
         )
@@ -141,7 +138,15 @@ class AsgiApp:
         headers = _headers(scope["headers"])
         body = _MessageBody(receive, headers)
         client = scope.get("client")
-        request = Request(scope["method"], _target(scope), headers, body, client[0] if client else "")
+        request = Request(
+            scope["method"],
+            _target(scope),
+            headers,
+            body,
+            client[0] if client else "",
+            scope.get("scheme", "http"),
+            quote(scope.get("root_path", "").rstrip("/")),
+        )
         with suppress(ConnectionLost, OSError):  # nobody is left to answer
             response = await self._answer(request, body)
             if response.body is not None:
@@ -182,12 +187,6 @@ def _let_go(answering: asyncio.Task[Response]) -> None:
         file = answering.result().body
         if file is not None:
             os.close(file.descriptor)
-
-
-def _hidden_store(directories: tuple[Directory, ...]) -> str:
-    if len(directories) != 1:
-        raise ValueError("name at least one directory, and with several of them the store they share")
-    return "file:" + os.path.join(os.path.abspath(directories[0].folder), OWN_PREFIX)
 
 
 # What a scope says
@@ -330,16 +329,21 @@ async def _give_out(receive: Receive, send: Send, response: Response, body: File
         listening = asyncio.get_running_loop().create_task(_hang_up(receive))
         try:
             await _send_head(send, response)
-            while body.length > 0:
-                block = await in_thread(os.pread, file.fileno(), min(_BLOCK, body.length), body.offset)
-                if not block or listening.done():
-                    raise ConnectionLost
-                body.offset += len(block)
-                body.length -= len(block)
-                await send({"type": "http.response.body", "body": block, "more_body": True})
+            for piece in body.pieces:
+                rest = piece
+                while rest:
+                    block = rest if isinstance(rest, bytes) else await _read(file.fileno(), rest)
+                    if not block or listening.done():
+                        raise ConnectionLost
+                    rest = rest[len(block) :]
+                    await send({"type": "http.response.body", "body": block, "more_body": True})
             await send({"type": "http.response.body"})
         finally:
             listening.cancel()
+
+
+async def _read(descriptor: int, piece: range) -> bytes:
+    return await in_thread(os.pread, descriptor, min(_BLOCK, len(piece)), piece.start)
 
 
 async def _hang_up(receive: Receive) -> None:

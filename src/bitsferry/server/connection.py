@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
-from typing import cast
+from typing import BinaryIO, cast
 
 from bitsferry.protocol.errors import BitsError
 from bitsferry.server.app import respond_to_error
@@ -54,7 +54,6 @@ class Connection(asyncio.BufferedProtocol, Body):
         "_read",
         "_receiver",
         "_remaining",
-        "_task",
         "_writing",
         "deadline",
         "transport",
@@ -71,7 +70,6 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._done: asyncio.Future[None] | None = None  # an `into` is waiting for it
         self._interruption: BodyInterrupted | None = None  # why the body shall end early, `into` or not yet
         self._writing: asyncio.Future[None] | None = None  # a block on its way to a slow disk
-        self._task: asyncio.Task[None] | None = None
         self._close = False
         self._ended = False  # the client will send no more
         self._blocked = False  # the client does not read what we answer
@@ -160,7 +158,9 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._read = self._read_ahead
         self.deadline = math.inf
         request = Request(head.method, head.target, head.headers, self, self._client)
-        self._task = self._all.loop.create_task(self._serve(request))
+        answering = self._all.loop.create_task(self._serve(request))
+        self._all.answering.add(answering)
+        answering.add_done_callback(self._all.answering.discard)
 
     def _read_ahead(self, data: memoryview) -> None:
         """Bytes nobody asked for yet: the beginning of a body, or a pipelined request. No more for now."""
@@ -372,7 +372,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             self.transport.close()
 
     def _after_answer(self) -> None:
-        self._head = self._task = None
+        self._head = None
         if self._remaining > 0:
             taken = min(self._remaining, len(self._pending))
             del self._pending[:taken]
@@ -426,27 +426,36 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     async def _give_out(self, response: Response, body: FileBody) -> None:
         """Send a file behind the head; a client that stops reading is let go after the stall time."""
-        loop, limits = self._all.loop, self._all.limits
         try:
             self._close = self._close or self._remaining > 0
             self.transport.write(self._spell(response))
             with os.fdopen(body.descriptor, "rb") as file:
-                while body.length > 0 and not self.transport.is_closing():
-                    async with asyncio.timeout(limits.stall_time):
-                        sent = await loop.sendfile(
-                            self.transport, file, body.offset, min(body.length, _SENDFILE)
-                        )
-                    if sent == 0:
-                        raise ConnectionLost  # the file became shorter under our hands
-                    body.offset += sent
-                    body.length -= sent
+                for piece in body.pieces:
+                    if self.transport.is_closing():
+                        return
+                    if isinstance(piece, bytes):
+                        self.transport.write(piece)
+                    else:
+                        await self._send_file(file, piece)
         except (TimeoutError, ConnectionLost, OSError, RuntimeError):
             self.transport.abort()
             return
         if self._close:
+            self.deadline = monotonic() + self._all.limits.stall_time
             self.transport.close()
         elif not self.transport.is_closing():
             self._after_answer()
+
+    async def _send_file(self, file: BinaryIO, piece: range) -> None:
+        """Raises ConnectionLost when the file became shorter under our hands."""
+        while piece and not self.transport.is_closing():
+            async with asyncio.timeout(self._all.limits.stall_time):
+                sent = await self._all.loop.sendfile(
+                    self.transport, file, piece.start, min(len(piece), _SENDFILE)
+                )
+            if sent == 0:
+                raise ConnectionLost
+            piece = piece[sent:]
 
     # Whoever keeps all connections calls these
 

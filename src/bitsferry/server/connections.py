@@ -76,6 +76,7 @@ class Connections:
         self.draining = False
         self.empty = asyncio.Event()  # the last connection went, or nobody waits for it any more
         self.all: set[Member] = set()
+        self.answering: set[asyncio.Task[None]] = set()  # requests at work, those of lost lines too
         self._by_address: Counter[str] = Counter()
         self.look_at_the_clock()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
 from bitsferry.protocol.errors import InvalidName, UnknownUrl, UploadsDisabled
+from bitsferry.server.backend import Backend, Timing
+from bitsferry.server.create_hook import CreateHook
 from bitsferry.server.names import check_name, decode_path, path_of_target
+from bitsferry.server.webhook import Webhook
 from bitsferry.store.folder import Destination, Folder
 
 __all__ = ["Directories", "Directory", "Place"]
@@ -34,6 +37,17 @@ class Directory:
     quota: int | None = None
     free_space_reserve: int = 0
     read_back: Literal["nobody", "everybody"] = "nobody"
+    backend: Backend | None = None
+    timing: Timing = field(default_factory=Timing)
+    reply_base: str | None = None
+    """The URL clients find this directory under, where reply URLs shall be absolute."""
+    create_hook: CreateHook | None = None
+    webhook: Webhook | None = None
+
+    @property
+    def source(self) -> str:
+        """What events call this directory: the URL clients find it under, or the path of that."""
+        return self.reply_base or self.url
 
     def destination(self, parts: tuple[str, ...]) -> Destination:
         """Where a file of this directory appears."""
@@ -52,6 +66,15 @@ class Place:
     def destination(self) -> Destination:
         """Where the file appears."""
         return self.directory.destination(self.parts)
+
+    def named(self, name: str | None) -> Place:
+        """The same, where the create hook gave the file another name."""
+        return self if name is None else replace(self, parts=(*self.parts[:-1], name))
+
+    @property
+    def file(self) -> str:
+        """The file's path below the directory's folder, with slashes."""
+        return "/".join(self.parts)
 
     def check_enabled(self) -> None:
         """Raises UploadsDisabled when the directory takes no uploads (MC-BUP 3.2.5.2.2 <22>)."""

@@ -39,8 +39,12 @@ class Front:
             )
             self._servers.append(server)
 
-    async def stop(self) -> None:
-        """Refuse new connections, let running requests finish, cut them at the drain time; bytes are kept."""
+    async def stop(self, cutting: Callable[[], None]) -> None:
+        """Refuse new connections, let running requests finish, cut them at the drain time; bytes are kept.
+
+        `cutting` is called at that time: who waits for something else than bytes waits no longer. Nothing is
+        at work any more when this returns.
+        """
         connections, limits = self.connections, self.connections.limits
         connections.draining = True
         for server in self._servers:
@@ -50,9 +54,12 @@ class Front:
         await self._empty_within(limits.drain_time)
         for connection in list(connections.all):
             connection.cut()
+        cutting()
         await self._empty_within(limits.linger_time)
         for connection in list(connections.all):
             connection.drop()
+        if connections.answering:
+            await asyncio.wait(connections.answering)
         if self._clock is not None:
             self._clock.cancel()
 

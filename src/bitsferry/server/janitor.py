@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from bitsferry.protocol.errors import BitsError, SessionNotFound
 from bitsferry.protocol.session import Session
-from bitsferry.server.directory import FOURTEEN_DAYS, Directories
+from bitsferry.server.directory import FOURTEEN_DAYS, Directories, Place
 from bitsferry.server.service import Service
+from bitsferry.server.upload_events import Kind, UploadEvent
 from bitsferry.store.base import Found
 
 __all__ = ["Janitor"]
@@ -81,6 +82,10 @@ class Janitor:
                 limit = min(timeout, TOMBSTONE) if session.over else timeout
                 if self._clock() - await stored.quiet_since() <= limit:
                     return False
+                await service.notifications.forget(guid)
+                if place is not None:
+                    place = place.named(session.name)
+                    await self._say_expired(session, stored.held, place)
                 await stored.remove(place.destination if place else None)
         except SessionNotFound:
             return await self._discard_if_old(found)
@@ -99,6 +104,19 @@ class Janitor:
         await self._service.store.discard(found.guid)
         self._service.census.ended(found.guid)
         return True
+
+    async def _say_expired(self, session: Session, held: int, place: Place) -> None:
+        if not session.over and not session.published:
+            event = UploadEvent(
+                kind=Kind.EXPIRED,
+                session=session.id,
+                time=self._clock(),
+                path=session.path,
+                user=session.user,
+                size=session.total,
+                received=held,
+            )
+            await self._service.webhooks.happened(place.directory, event)
 
     @staticmethod
     def _tell(session: Session) -> None:
@@ -122,6 +140,6 @@ class Janitor:
                 return
             place = service.directories.place_of_path(session.path)
             async with service.turns.take(guid), service.store.open(guid) as stored:
-                await stored.release(place.destination if place else None)
+                await stored.release(place.named(session.name).destination if place else None)
         except BitsError as error:
             logger.warning("left-over bytes stay for now: %s", error, extra={"session": guid})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_to_bytes
+import string
+from urllib.parse import quote, unquote_to_bytes
 
 from bitsferry.protocol.errors import InvalidName
 from bitsferry.store.folder import OWN_PREFIX
 
-__all__ = ["check_name", "decode_path", "path_of_target"]
+__all__ = ["KEPT", "check_name", "decode_path", "escaped", "path_of_target"]
 
+KEPT = string.punctuation.replace("#", "")  # of ASCII in a URL; what else there is, is escaped
 LONGEST = 255  # bytes of one name on the file systems people use
 
 _DEVICE = re.compile(
@@ -45,6 +47,11 @@ def decode_path(path: str) -> str:
         return unquote_to_bytes(path.encode("latin-1")).decode("utf-8")
     except UnicodeError:
         raise InvalidName(f"the URL {path[:80]!r} is not UTF-8") from None
+
+
+def escaped(text: str) -> str:
+    """A URL, or part of one, as it may stand in a request; letters beyond ASCII are bytes in Latin-1."""
+    return quote(text, safe=KEPT, encoding="latin-1", errors="replace")
 
 
 def check_name(name: str) -> None:

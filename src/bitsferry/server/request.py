@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bitsferry.store.base import Receiver
@@ -41,8 +41,8 @@ class Body(ABC):
 class Request:
     """One request; `headers` has lower-case names, repeated ones are joined by commas.
 
-    `target` is the path and query as they stood on the wire, still percent-encoded, without a mount's prefix.
-    `client` is the peer's address without port, empty on a Unix socket.
+    `target` is the path and query as they stood on the wire, still percent-encoded, without a mount's prefix,
+    which is `mount`. `client` is the peer's address without port, empty on a Unix socket.
     """
 
     method: str
@@ -50,15 +50,16 @@ class Request:
     headers: Mapping[str, str]
     body: Body
     client: str = ""
+    scheme: str = "http"
+    mount: str = ""
 
 
 @dataclass(slots=True)
 class FileBody:
-    """`length` bytes of an open file from `offset`; whoever sends it closes `descriptor`."""
+    """Ranges of an open file with bytes between them; whoever sends it closes `descriptor`."""
 
     descriptor: int
-    offset: int
-    length: int
+    pieces: Sequence[range | bytes]
 
 
 @dataclass(slots=True)

@@ -46,6 +46,7 @@ class Server:
     async def start(self, listeners: list[Listener]) -> None:
         """Accept connections; returns at once."""
         await self.front.start([listener.socket for listener in listeners])
+        self.service.webhooks.start()
         if self._tidies:
             self._tidying = asyncio.get_running_loop().create_task(self.janitor.run())
 
@@ -60,6 +61,7 @@ class Server:
     ) -> None:
         """From now on, serve like this; open sessions and connections go on."""
         self.service.directories = directories
+        self.service.webhooks.renewed()
         self.application.method_override = method_override
         self.application.header_value_limit = header_value_limit
         self.front.connections.set_limits(limits)
@@ -71,7 +73,9 @@ class Server:
 
     async def stop(self) -> None:
         """Drain; whoever opened the store closes it when nothing uses it any more."""
-        await self.front.stop()
+        await self.front.stop(cutting=self.service.notifications.end)
+        await self.service.notifications.stop()
         if self._tidying is not None:
             self._tidying.cancel()
             await asyncio.wait([self._tidying])
+        await self.service.webhooks.stop()

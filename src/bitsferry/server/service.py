@@ -7,17 +7,34 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
-from bitsferry.protocol.errors import BitsError, Busy, DiskFull, FragmentTooLarge
+from bitsferry.protocol.errors import (
+    AccessDenied,
+    BitsError,
+    Busy,
+    DestinationIsFolder,
+    DiskFull,
+    FileTooLarge,
+    FragmentTooLarge,
+    UnknownUrl,
+)
+from bitsferry.protocol.notification import Answer, ApplicationFailed
 from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment, Ping
 from bitsferry.protocol.ranges import Placement
 from bitsferry.protocol.session import Closing, Session, State, normal_session_id, spell_session_id
 from bitsferry.protocol.wire import choose_protocol
+from bitsferry.server import replies
 from bitsferry.server.access import Asker
+from bitsferry.server.backend import WholeUpload
 from bitsferry.server.census import Census
 from bitsferry.server.directory import Directories, Place
+from bitsferry.server.notify import Notifications
+from bitsferry.server.outbox import Outbox
 from bitsferry.server.request import Body, BodyInterrupted
 from bitsferry.server.turns import Turn, Turns
+from bitsferry.server.upload_events import Kind, UploadEvent, write_event
+from bitsferry.server.webhooks import Webhooks
 from bitsferry.store.base import Store, StoredSession
 from bitsferry.store.threads import in_thread
 
@@ -41,6 +58,8 @@ class Service:
         self.directories = directories
         self.turns = Turns(store)
         self.census = Census(store, shared=shared)
+        self.notifications = Notifications(store, clock=clock)
+        self.webhooks = Webhooks(Outbox(store.outbox), lambda: self.directories, clock)
         self._clock = clock
 
     async def ping(self, packet: Ping, target: str, asker: Asker) -> Ack:
@@ -66,21 +85,20 @@ class Service:
         place = self.directories.place(target)
         protocol = choose_protocol(packet.protocols)
         place.check_enabled()
-        directory, destination = place.directory, place.destination
-        await in_thread(
-            destination.folder.check_free,
-            destination.parts,
-            overwrite=destination.overwrite,
-            create=destination.create_folders,
-        )
+        directory = place.directory
         session = Session(str(uuid.uuid4()).upper(), place.path, asker.user, self._clock())
-        await self.census.admit(self.directories, directory, session)
+        try:
+            place = await self._admit(session, place, asker)
+        except BitsError as error:
+            await self._say_if_refused(error, session, place, asker)
+            raise
         try:
             await self.store.create(session)
         except BaseException:
             self.census.ended(session.id)
             raise
         logger.info("upload begins", extra=_about(session, asker))
+        await self._say(Kind.CREATED, session, place, asker, file=place.file)
         return Ack(
             session_id=spell_session_id(session.id),
             protocol=protocol,
@@ -89,11 +107,29 @@ class Service:
             accept_encoding="identity",
         )
 
+    async def _admit(self, session: Session, place: Place, asker: Asker) -> Place:
+        """May there be one more upload, to there? Returns its place, by the name the create hook gave it."""
+        directory = place.directory
+        if directory.create_hook is not None:
+            event = self._event(Kind.CREATING, session, asker, file=place.file)
+            session.name = await directory.create_hook.ask(write_event(event, directory.source))
+            place = place.named(session.name)
+        destination = place.destination
+        await in_thread(
+            destination.folder.check_free,
+            destination.parts,
+            overwrite=destination.overwrite,
+            # An application may want the file nowhere: whether its folder is there, is seen when it does.
+            create=destination.create_folders or directory.backend is not None,
+        )
+        await self.census.admit(self.directories, directory, session)
+        return place
+
     async def fragment(self, packet: Fragment, target: str, asker: Asker, body: Body) -> Ack:
         """Keep the new bytes of a fragment; the last one puts the file in its place (MC-BUP 3.2.5.2.6)."""
         place = self.directories.place(target)
         place.check_enabled()
-        async with self._session(packet.session_id, place, asker) as (turn, stored):
+        async with self._session(packet.session_id, place, asker) as (turn, stored, place):
             session = stored.session
             limit = place.directory.max_fragment_size
             if limit is not None and packet.range.length > limit:
@@ -102,20 +138,20 @@ class Service:
             await self._make_sure_of_room(stored, place, packet, placement)
             held = await self._receive(turn, stored, body, placement)
             if not session.published and session.is_whole(held):
-                await self._publish(stored, place, asker)
+                await self._finish(turn, stored, place, asker, target)
             return Ack(session_id=spell_session_id(session.id), received=held, reply_url=session.reply_url)
 
     async def close_session(self, packet: CloseSession, target: str, asker: Asker) -> Ack:
         """Release everything; a file with bytes missing is deleted (MC-BUP 3.2.5.2.7)."""
         place = self.directories.place(target)
         place.check_enabled()
-        async with self._session(packet.session_id, place, asker) as (_, stored):
+        async with self._session(packet.session_id, place, asker) as (turn, stored, place):
             session = stored.session
             closing = session.closing(stored.held)
             if closing in (Closing.EMPTY_FILE, Closing.FINISH):
                 session.start(stored.held)
-                await self._publish(stored, place, asker)
-            await self._end(stored, place, State.COMPLETE)
+                await self._finish(turn, stored, place, asker, target)
+            await self._end(stored, place, asker, State.COMPLETE, is_whole=closing is not Closing.DISCARD)
             if closing is Closing.DISCARD:
                 logger.warning("upload closed before its last byte", extra=_about(session, asker))
             return Ack(session_id=spell_session_id(session.id))
@@ -124,25 +160,30 @@ class Service:
         """Delete everything but a file that is in its place (MC-BUP 3.2.5.2.8; Learn, cancel-session)."""
         place = self.directories.place(target)
         place.check_enabled()
-        async with self._session(packet.session_id, place, asker) as (_, stored):
-            if not stored.session.over:
-                await self._end(stored, place, State.CANCEL)
+        async with self._session(packet.session_id, place, asker) as (_, stored, place):
+            was_over = stored.session.over
+            await self._end(stored, place, asker, State.CANCEL)
+            if not was_over:
                 logger.info("upload cancelled", extra=_about(stored.session, asker))
             return Ack(session_id=spell_session_id(stored.session.id))
 
     @asynccontextmanager
     async def _session(
         self, session_id: str, place: Place, asker: Asker
-    ) -> AsyncIterator[tuple[Turn, StoredSession]]:
-        """The turn of a session, and the session; an error met inside carries both into its Ack."""
+    ) -> AsyncIterator[tuple[Turn, StoredSession, Place]]:
+        """The turn of a session, the session, and its place by the name of its file.
+
+        An error met inside carries the session into its Ack.
+        """
         guid = normal_session_id(session_id)
         async with self.turns.take(guid) as turn, self.store.open(guid) as stored:
             stored.session.check_owner(place.path, asker.user)
             try:
-                yield turn, stored
+                yield turn, stored, place.named(stored.session.name)
             except BitsError as error:
                 error.session_id = spell_session_id(guid)
                 error.held = stored.held
+                await self._say_if_refused(error, stored.session, place, asker, received=stored.held)
                 raise
 
     async def _make_sure_of_room(
@@ -174,23 +215,112 @@ class Service:
             await self.store.touch(stored.session.id)
         return held
 
-    async def _publish(self, stored: StoredSession, place: Place, asker: Asker) -> None:
-        """The file appears, then the state says so, then what is no longer needed goes."""
+    async def _finish(
+        self, turn: Turn, stored: StoredSession, place: Place, asker: Asker, target: str
+    ) -> None:
+        """Every byte is here: tell the application, if there is one; without one the file appears."""
+        if place.directory.backend is None:
+            await self._publish(stored, place, asker)
+            return
+        answer = await self._ask(turn, stored, place, asker, target)
+        if answer.refusal is not None:
+            refusal = answer.refusal
+            raise ApplicationFailed(refusal.message, status=refusal.status, hresult=refusal.hresult)
+        url = answer.static_url or (replies.url_of(stored.session.id, place) if answer.has_reply else None)
+        await self._publish(stored, place, asker, copy=answer.copy, reply_url=url)
+
+    async def _ask(
+        self, turn: Turn, stored: StoredSession, place: Place, asker: Asker, target: str
+    ) -> Answer:
+        """What the application answers (MC-BUP 3.2.5.1.3, NOTIFY)."""
+        session, directory = stored.session, place.directory
+        assert directory.backend is not None
+        if session.state is not State.NOTIFY:
+            session.notify()
+            await stored.save()
+
+        def about(file: str, reply: str) -> WholeUpload:
+            return WholeUpload(
+                id=session.id,
+                url=asker.origin + target,
+                path=session.path,
+                query=target.partition("?")[2],
+                name=place.parts[-1],
+                size=session.total or 0,
+                file=file,
+                reply=reply,
+                user=asker.user,
+                address=asker.address,
+            )
+
+        return await self.notifications.answer(directory.backend, directory.timing, session.id, about, turn)
+
+    async def _publish(
+        self,
+        stored: StoredSession,
+        place: Place,
+        asker: Asker,
+        *,
+        copy: bool = True,
+        reply_url: str | None = None,
+    ) -> None:
+        """The file appears, then the state says so, then what is no longer needed goes.
+
+        Events come before the state: a crash between the two lets them be told twice rather than never.
+        """
         session = stored.session
-        await stored.publish(place.destination)
-        session.publish()
+        if copy:
+            await stored.publish(place.destination)
+        await self._say(Kind.COMPLETED, session, place, asker, file=place.file if copy else None)
+        if reply_url is not None:
+            await self._say(Kind.REPLIED, session, place, asker, reply_url=reply_url)
+        session.publish(reply_url)
         await stored.save()
         await stored.release(place.destination)
         self.census.published(session)
         logger.info("file received", extra=_about(session, asker) | {"bytes": session.total})
 
-    async def _end(self, stored: StoredSession, place: Place, state: State) -> None:
+    async def _end(
+        self, stored: StoredSession, place: Place, asker: Asker, state: State, *, is_whole: bool = True
+    ) -> None:
         if stored.session.over:
+            await stored.drop_reply()  # a crash may have come before it
             return
+        await self.notifications.forget(stored.session.id)
+        kind = Kind.CLOSED if state is State.COMPLETE and is_whole else Kind.CANCELLED
+        reason = None if is_whole else "it was closed before its last byte"
+        await self._say(kind, stored.session, place, asker, received=stored.held, reason=reason)
         stored.session.end(state)
         await stored.save()
         await stored.release(place.destination)
+        await stored.drop_reply()
         self.census.ended(stored.session.id)
+
+    # What webhooks hear
+
+    def _event(self, kind: Kind, session: Session, asker: Asker, **facts: Any) -> UploadEvent:
+        return UploadEvent(
+            kind=kind,
+            session=session.id,
+            time=self._clock(),
+            path=session.path,
+            user=asker.user,
+            address=asker.address or None,
+            size=session.total,
+            **facts,
+        )
+
+    async def _say(self, kind: Kind, session: Session, place: Place, asker: Asker, **facts: Any) -> None:
+        if place.directory.webhook is not None:
+            await self.webhooks.happened(place.directory, self._event(kind, session, asker, **facts))
+
+    async def _say_if_refused(
+        self, error: BitsError, session: Session, place: Place, asker: Asker, **facts: Any
+    ) -> None:
+        """A client that hears this error gives up; what it does wrong in the protocol is not told."""
+        for_good = (AccessDenied, UnknownUrl, DestinationIsFolder, FileTooLarge, ApplicationFailed)
+        if isinstance(error, for_good) and not error.transient:
+            await self._say(Kind.REFUSED, session, place, asker, reason=error.message, **facts)
 
 
 def _about(session: Session, asker: Asker) -> dict[str, object]:

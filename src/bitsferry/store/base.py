@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 
+from bitsferry.protocol.notification import Answer, Dialogue
 from bitsferry.protocol.session import Session
 from bitsferry.store.folder import Destination
 
-__all__ = ["Found", "Receiver", "Store", "StoredSession"]
+__all__ = ["Found", "Papers", "Receiver", "Store", "StoredSession"]
 
 
 class Receiver(ABC):
@@ -83,6 +84,10 @@ class StoredSession(ABC):
         """Delete the bytes; the state stays, a tombstone. `destination` is where leftovers may lie."""
 
     @abstractmethod
+    async def drop_reply(self) -> None:
+        """Delete the application's reply; nobody fetches it any more."""
+
+    @abstractmethod
     async def remove(self, destination: Destination | None) -> None:
         """Delete the bytes and the state."""
 
@@ -100,8 +105,21 @@ class Found:
     has_bytes: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """What an application reads and writes: the paths of the uploaded file and of the reply to it."""
+
+    request: str
+    response: str
+
+
 class Store(ABC):
     """Keeps sessions."""
+
+    @property
+    @abstractmethod
+    def outbox(self) -> str:
+        """The folder for what is still to be told of uploads; not there until there is something."""
 
     @abstractmethod
     async def create(self, session: Session) -> None:
@@ -138,6 +156,39 @@ class Store(ABC):
     @abstractmethod
     def walk(self) -> AsyncIterator[Found]:
         """Every session, in no order; each may be gone by the time it is opened."""
+
+    # The talk with an application. Nobody's turn is needed: it may go on while clients come and go.
+
+    @abstractmethod
+    def claim_dialogue(self, guid: str) -> AbstractContextManager[None]:
+        """Nobody else talks about this session, in this process or another. Raises Busy if somebody does."""
+
+    @abstractmethod
+    async def papers(self, guid: str) -> Papers:
+        """Where the uploaded file is and the reply goes.
+
+        What an earlier talk left of a reply is gone, unless the application said that it works on it still.
+        """
+
+    @abstractmethod
+    async def read_dialogue(self, guid: str) -> Dialogue:
+        """How far the talk came; an empty one when there was none."""
+
+    @abstractmethod
+    async def keep_dialogue(self, guid: str, dialogue: Dialogue) -> None:
+        """Replace what is kept of the talk; durable when this returns. Raises StoreFailed."""
+
+    @abstractmethod
+    async def keep_answer(self, guid: str, answer: Answer) -> Answer:
+        """Keep the application's answer with its reply, if it wrote one that is not empty.
+
+        Durable when this returns, and where the answer is known, after whatever crash, its reply is whole.
+        Returns the answer, with `has_reply` as it is. Raises StoreFailed, also for a reply that is no file.
+        """
+
+    @abstractmethod
+    async def open_reply(self, guid: str) -> int:
+        """A descriptor to read the reply. Raises SessionNotFound where there is none, or StoreFailed."""
 
     @abstractmethod
     async def discard(self, guid: str) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from bitsferry.protocol.errors import Busy
+from bitsferry.protocol.errors import Busy, SessionNotFound
 
-__all__ = ["claim"]
+__all__ = ["claim", "claim_at_once"]
 
 _POLL = 0.02  # seconds between two looks at a session another process has
 
@@ -60,3 +60,22 @@ async def _watch(descriptor: int, wish: bytes, stop: Callable[[], None]) -> None
     while os.pread(descriptor, 8, 0) == wish:  # noqa: ASYNC110, another process cannot set our events
         await asyncio.sleep(_POLL)
     stop()
+
+
+@contextmanager
+def claim_at_once(path: str) -> Iterator[None]:
+    """Hold the lock on the file at `path`. Raises Busy when somebody else does, SessionNotFound where the
+    session's folder is gone.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SessionNotFound("the upload is gone") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy("the application is just being told of this upload") from None
+        yield
+    finally:
+        os.close(descriptor)

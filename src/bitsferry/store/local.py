@@ -6,19 +6,22 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Literal
 
 import msgspec
 
 from bitsferry.protocol.errors import Busy, SessionNotFound, StoreFailed
+from bitsferry.protocol.notification import Answer, Dialogue
 from bitsferry.protocol.session import Session
 from bitsferry.store import claims, publishing
 from bitsferry.store.appending import Appender, Disk
-from bitsferry.store.base import Found, Receiver, Store, StoredSession
+from bitsferry.store.base import Found, Papers, Receiver, Store, StoredSession
 from bitsferry.store.folder import Destination, Folder, make_folder, sync_folder
 from bitsferry.store.threads import error_of_os, in_thread
 
@@ -34,7 +37,9 @@ _LAST_BREATH = 2.0  # seconds a killed server may take to let go
 _YOUNG = 3600  # seconds for which another process may be making a session
 
 _DATA, _STATE, _TURN = "request.data", "session.json", "turn"
+_REPLY, _NEW_REPLY, _DIALOGUE, _TALK = "reply.data", "reply.new", "dialogue.json", "talk"
 _OPEN_DATA = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_REPLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class _Record(msgspec.Struct):
@@ -70,6 +75,11 @@ class LocalStore(Store):
             raise StoreFailed(f"the store {self.root} cannot be used: {error.strerror or error}") from error
         self.disk = Disk(self.root)
 
+    @property
+    def outbox(self) -> str:
+        """See Store."""
+        return os.path.join(self.root, "outbox")
+
     def folder_of(self, guid: str) -> str:
         """Where the session of this id lies."""
         return os.path.join(self._sessions, guid[:2], guid)
@@ -103,11 +113,15 @@ class LocalStore(Store):
             raise Busy(f"the store {self.root} cannot be reached; is its disk mounted?")
 
     def write_state(self, session: Session) -> None:
-        """Replace a state: write beside, sync, rename, sync the folder."""
-        folder = self.folder_of(session.id)
-        path, beside = os.path.join(folder, _STATE), os.path.join(folder, _STATE + ".new")
+        """Replace a state."""
+        self._replace(session.id, _STATE, msgspec.json.encode(_Record(session)))
+
+    def _replace(self, guid: str, name: str, content: bytes) -> None:
+        """A small file, whole or not at all: write beside, sync, rename, sync the folder."""
+        folder = self.folder_of(guid)
+        path, beside = os.path.join(folder, name), os.path.join(folder, name + ".new")
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(_Record(session)))
+            file.write(content)
             file.flush()
             if self.durability == "power":
                 os.fsync(file.fileno())
@@ -220,6 +234,77 @@ class LocalStore(Store):
                 folder = os.path.join(shelf, guid)
                 found.append(Found(guid, _quiet_since(folder), os.path.exists(os.path.join(folder, _DATA))))
         return found
+
+    @contextmanager
+    def claim_dialogue(self, guid: str) -> Iterator[None]:
+        """See Store."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(claims.claim_at_once(os.path.join(self.folder_of(guid), _TALK)))
+            except SessionNotFound:
+                self._check_reachable()
+                raise
+            yield
+
+    async def papers(self, guid: str) -> Papers:
+        """See Store."""
+        return await in_thread(self._papers, guid)
+
+    def _papers(self, guid: str) -> Papers:
+        data, reply, new = (os.path.join(self.folder_of(guid), name) for name in (_DATA, _REPLY, _NEW_REPLY))
+        if self._read_dialogue(guid).later is None:
+            _clear(reply, new)
+        elif not os.path.lexists(new):
+            with suppress(FileNotFoundError):
+                os.rename(reply, new)  # a crash came before the answer to it was kept
+        return Papers(data, new)
+
+    async def read_dialogue(self, guid: str) -> Dialogue:
+        """See Store."""
+        return await in_thread(self._read_dialogue, guid)
+
+    def _read_dialogue(self, guid: str) -> Dialogue:
+        try:
+            with open(os.path.join(self.folder_of(guid), _DIALOGUE), "rb") as file:
+                return msgspec.json.decode(file.read(), type=Dialogue)
+        except FileNotFoundError:
+            return Dialogue()
+        except msgspec.MsgspecError as error:
+            logger.warning(
+                "what an application said of %s cannot be read (%s); it is told again", guid, error
+            )
+            return Dialogue()
+
+    async def keep_dialogue(self, guid: str, dialogue: Dialogue) -> None:
+        """See Store."""
+        await in_thread(self._replace, guid, _DIALOGUE, msgspec.json.encode(dialogue))
+
+    async def keep_answer(self, guid: str, answer: Answer) -> Answer:
+        """See Store."""
+        return await in_thread(self._keep_answer, guid, answer)
+
+    def _keep_answer(self, guid: str, answer: Answer) -> Answer:
+        folder = self.folder_of(guid)
+        reply, new = os.path.join(folder, _REPLY), os.path.join(folder, _NEW_REPLY)
+        has_reply = not answer.static_url and not answer.refusal and _sync_reply(new)
+        if has_reply:
+            os.rename(new, reply)
+            sync_folder(folder)  # before the answer is known, whatever `durability` says
+        else:
+            _clear(reply, new)
+        answer = replace(answer, has_reply=has_reply)
+        self._replace(guid, _DIALOGUE, msgspec.json.encode(Dialogue(answer)))
+        return answer
+
+    async def open_reply(self, guid: str) -> int:
+        """See Store."""
+        return await in_thread(self._open_reply, guid)
+
+    def _open_reply(self, guid: str) -> int:
+        try:
+            return os.open(os.path.join(self.folder_of(guid), _REPLY), _OPEN_REPLY)
+        except FileNotFoundError:
+            raise SessionNotFound("there is no reply to this upload, or not any more") from None
 
     async def discard(self, guid: str) -> None:
         """See Store."""
@@ -358,6 +443,12 @@ class _LocalSession(StoredSession):
                 os.unlink(self._path(name))
         self.close()
 
+    async def drop_reply(self) -> None:
+        await in_thread(self._drop_reply)
+
+    def _drop_reply(self) -> None:
+        _clear(*map(self._path, (_REPLY, _NEW_REPLY, _DIALOGUE, _DIALOGUE + ".new", _TALK)))
+
     async def remove(self, destination: Destination | None) -> None:
         await in_thread(self._remove, destination)
 
@@ -382,6 +473,39 @@ class _LocalSession(StoredSession):
 
     def _path(self, name: str) -> str:
         return os.path.join(self.store.folder_of(self.session.id), name)
+
+
+def _sync_reply(path: str) -> bool:
+    """Whether an application wrote a reply that is not empty, which is durable then.
+
+    Raises StoreFailed for what can be no reply: of a link, nobody knows whose file it leads to.
+    """
+    try:
+        figures = os.lstat(path)
+        if not stat.S_ISREG(figures.st_mode):
+            raise StoreFailed("the application's reply is no file; a link, a folder or a pipe is none")
+        if figures.st_size == 0:
+            return False
+        descriptor = os.open(path, _OPEN_REPLY)
+    except FileNotFoundError:
+        return False
+    except PermissionError as error:
+        raise StoreFailed("the application's reply may not be read by the server's account") from error
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _clear(*paths: str) -> None:
+    """Nothing is there any more, whatever an application put there."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
 
 
 def _names_in(shelf: str) -> list[str]:
