@@ -27,6 +27,10 @@ _HOMES = {
     "client.partial_file": "AlreadyBeingReceived",
     "client.agent": "NotTrusted",
     "client.stopped": "Stopped",
+    "server.embedding": "Server",
+    "server.callable_backend": "ReceivedUpload RefuseUpload Reply TryLater",
+    "server.directory": "Directory",
+    "server.backend": "Timing",
     "protocol.errors": """AccessDenied AuthenticationRequired BitsError CannotConnect Context
         DestinationExists DiskFull FileTooLarge HostNotFound InsufficientRangeSupport InvalidProxy
         InvalidServerResponse LocalAccessDenied LocalDiskFailed LocalDiskFull LocalFileChanged

@@ -75,5 +75,12 @@ from bitsferry.protocol.errors import TimedOut as TimedOut
 from bitsferry.protocol.errors import TransportFailed as TransportFailed
 from bitsferry.protocol.errors import UploadsDisabled as UploadsDisabled
 from bitsferry.protocol.errors import UserNameTooLong as UserNameTooLong
+from bitsferry.server.backend import Timing as Timing
+from bitsferry.server.callable_backend import ReceivedUpload as ReceivedUpload
+from bitsferry.server.callable_backend import RefuseUpload as RefuseUpload
+from bitsferry.server.callable_backend import Reply as Reply
+from bitsferry.server.callable_backend import TryLater as TryLater
+from bitsferry.server.directory import Directory as Directory
+from bitsferry.server.embedding import Server as Server
 
 __version__: str
