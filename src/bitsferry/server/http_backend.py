@@ -48,6 +48,8 @@ class Trust:
     def context(self) -> ssl.SSLContext:
         """Raises OSError, SSLError among them, for files that cannot be used."""
         context = ssl.create_default_context(cafile=self.ca)
+        # Else some Pythons take a line that was cut for one that ended, and half a reply for a whole one.
+        context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         if self.certificate is not None:
             # An encrypted key must not ask for its password at somebody's terminal.
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")

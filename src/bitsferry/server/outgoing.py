@@ -176,7 +176,9 @@ class Line:
             try:
                 self._connection.endheaders()
                 sent = self._sock.sendfile(body, 0, size) if body is not None and size else 0
-            except (ConnectionError, ssl.SSLEOFError):
+            except (ConnectionError, ssl.SSLError) as error:
+                if not _is_hang_up(error):
+                    raise
                 return  # why it hung up, its answer may say
             if body is not None and sent < size:
                 raise StoreFailed(f"the upload's file has {sent} bytes where {size} were")
@@ -223,8 +225,8 @@ class Line:
                 # It means nothing, but when it ends the application is done.
                 try:
                     self._read(response, largest, lambda block: None)
-                except ssl.SSLEOFError:
-                    if response.chunked or response.length is not None:
+                except ssl.SSLError as error:
+                    if not _is_hang_up(error) or response.chunked or response.length is not None:
                         raise
 
         await self._do(work, f"sent no byte of its answer for {limit:g} s")
@@ -295,6 +297,12 @@ class Line:
             with suppress(Exception):
                 await settled(future)
             raise
+
+
+def _is_hang_up(error: OSError) -> bool:
+    """Whether the other end is gone; TLS without a farewell has another name in each Python."""
+    known = (ConnectionError, ssl.SSLEOFError)
+    return isinstance(error, known) or getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
 
 
 class _Lines(io.BufferedReader):
