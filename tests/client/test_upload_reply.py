@@ -163,3 +163,22 @@ def test_a_reply_without_a_name_lies_beside_the_file(home: Path, ferry: Ferry) -
     assert path is not None
     assert Path(path).parent == home
     assert Path(path).read_bytes() == b"25 bytes"
+
+
+def test_the_verbs_of_bitsadmin_bring_a_reply(home: Path, ferry: Ferry) -> None:
+    def say(*words: str) -> str:
+        command = [sys.executable, "-m", "bitsferry", "bitsadmin", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    say("/create", "/upload-reply", "question")
+    say("/addfile", "question", ferry.url("counts/question.txt"), str(home / "question.txt"))
+    say("/setreplyfilename", "question", str(home / "answer.txt"))
+    say("/resume", "question")
+    with bitsferry.Client() as client:
+        client.run(client.find("question"))
+    assert say("/rawreturn", "/getstate", "question") == "TRANSFERRED"
+    assert bytes.fromhex(say("/rawreturn", "/getreplydata", "question")) == b"25 bytes"
+    assert say("/rawreturn", "/getreplyprogress", "question").replace(" ", "") == "8/8"
+    assert say("/rawreturn", "/getreplyfilename", "question") == str(home / "answer.txt")
+    say("/complete", "question")
+    assert (home / "answer.txt").read_bytes() == b"25 bytes"
