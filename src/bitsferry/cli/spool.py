@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from typing import BinaryIO
@@ -42,11 +42,11 @@ def keep(stream: BinaryIO, name: str, tell: Callable[[int], None]) -> str:
     Returns its path; `tell` hears how many bytes there are so far. Raises CannotKeep, and then keeps nothing.
     """
     root = spool_folder()
-    folder = None
+    folder = os.path.join(root, secrets.token_hex(8))  # known before it is there: Ctrl-C may come in between
     try:
         os.makedirs(root, mode=0o700, exist_ok=True)
         _tidy_up(root)
-        folder = tempfile.mkdtemp(dir=root)
+        os.mkdir(folder, 0o700)
         filling, path = os.path.join(folder, _FILLING), os.path.join(folder, _fit(name))
         descriptor = os.open(filling, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
@@ -91,6 +91,5 @@ def _tidy_up(root: str) -> None:
             _remove(each.path)
 
 
-def _remove(folder: str | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
