@@ -21,11 +21,12 @@ NAME = bitsferry.__name__
 # Each floor with those it may lean on: what is below it, never what is above or beside it.
 BELOW = {
     "protocol": set[str](),
+    "access": {"protocol"},
     "store": {"protocol"},
     "client": {"protocol"},
-    "server": {"protocol", "store"},
-    "web": {"protocol", "store", "client", "server"},
-    "cli": {"protocol", "store", "client", "server", "web"},
+    "server": {"protocol", "access", "store"},
+    "web": {"protocol", "access", "store", "client", "server"},
+    "cli": {"protocol", "access", "store", "client", "server", "web"},
 }
 
 # What touches the world. The protocol is told what it needs to know.

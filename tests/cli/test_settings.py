@@ -633,24 +633,6 @@ def test_what_is_no_toml_is_told_with_its_line(complain: Complain, text: str, li
     assert complain(text).startswith(f"bitsferry.toml, line {line}: ")
 
 
-USERS = "the authentication of users yet; leave it out"
-OPEN = ' or write ["none"], and whoever reaches the URL may upload'
-LATER = {
-    'auth = ["basic", "ntlm"]': USERS + OPEN,
-    'auth = ["none", "basic"]': USERS + OPEN,
-    "auth = []": USERS + OPEN,
-    'htpasswd = "./users"': USERS,
-}
-
-
-@pytest.mark.parametrize("line", LATER)
-def test_what_comes_later_is_refused_rather_than_ignored(complain: Complain, line: str) -> None:
-    key = line.partition(" ")[0]
-    assert complain(IN + line + "\n") == (
-        f"bitsferry.toml, line 4: {key}: this version of bitsferry does not have {LATER[line]}"
-    )
-
-
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"/none\.toml cannot be read: No such file or directory"):
         read_settings(str(tmp_path / "none.toml"))

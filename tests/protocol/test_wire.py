@@ -373,7 +373,7 @@ def test_a_fallback_timeout_is_told_only_with_its_host() -> None:
 
 
 def test_an_unauthorized_client_is_told_every_way_in() -> None:
-    ack = ack_of_error(errors.AuthenticationRequired(), challenges=("NTLM", 'Basic realm="in"'))
+    ack = ack_of_error(errors.AuthenticationRequired(challenges=("NTLM", 'Basic realm="in"')))
     told = [value for name, value in write_ack(ack) if name == "WWW-Authenticate"]
     assert told == ["NTLM", 'Basic realm="in"']
 

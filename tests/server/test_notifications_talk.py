@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bitsferry.access.asker import Asker
 from bitsferry.protocol.errors import Busy
 from bitsferry.protocol.notification import Answer, ApplicationFailed, Dialogue, Later
 from bitsferry.protocol.packets import Ack, CreateSession, Fragment
 from bitsferry.protocol.ranges import ContentRange
-from bitsferry.server.access import Asker
 from bitsferry.server.backend import Backend, Timing, WholeUpload
 from bitsferry.server.directory import Directories, Directory
 from bitsferry.server.janitor import Janitor

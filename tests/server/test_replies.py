@@ -20,13 +20,13 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from asgi.conversation import Exchange, block, say
+from bitsferry.access.asker import Asker
 from bitsferry.protocol.errors import AccessDenied, UnknownUrl
 from bitsferry.protocol.notification import Answer as Said
 from bitsferry.protocol.packets import BITS_1_5, CloseSession, CreateSession, Fragment
 from bitsferry.protocol.ranges import ContentRange
 from bitsferry.protocol.session import Session, State
 from bitsferry.server import replies
-from bitsferry.server.access import Asker
 from bitsferry.server.asgi import AsgiApp, Directory
 from bitsferry.server.callable_backend import ReceivedUpload
 from bitsferry.server.directory import Directories

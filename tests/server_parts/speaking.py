@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bitsferry.access.asker import Asker
 from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment
 from bitsferry.protocol.ranges import ContentRange
-from bitsferry.server.access import Asker
 from bitsferry.server.request import Body
 from bitsferry.server.service import Service
 from bitsferry.store.base import Receiver

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import click
 
+from bitsferry.cli import readers
 from bitsferry.cli.logs import start_logging
 from bitsferry.cli.serving import Serving, errors_told
-from bitsferry.cli.settings import Settings, read_largest, read_settings, read_store, settings_of_folder
+from bitsferry.cli.settings import Settings, read_settings, read_store, settings_of_folder
 from bitsferry.server.listeners import Address
 
 __all__ = ["serve"]
@@ -44,7 +45,7 @@ def _read_with(read: Callable[[str], Any]) -> Callable[[click.Context, click.Par
 @click.option(
     "--max-upload-size",
     metavar="SIZE",
-    callback=_read_with(read_largest),
+    callback=_read_with(readers.largest),
     help="The largest file taken, such as '10 GB'.",
 )
 @click.option(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bitsferry.cli import readers
 from bitsferry.cli.applications import (
     WrongKeyError,
     check_reply_url_base,
@@ -18,8 +17,9 @@ from bitsferry.cli.applications import (
     is_about_applications,
     read_application,
 )
+from bitsferry.cli.guards import GUARD_KEYS, read_guard
 from bitsferry.cli.hooks import HOOKS, read_hooks
-from bitsferry.cli.quantities import parse_duration, parse_size
+from bitsferry.cli.readers import Reader
 from bitsferry.cli.toml_text import Path, TomlText
 from bitsferry.protocol.errors import InvalidName
 from bitsferry.protocol.wire import VALUE_LIMIT
@@ -37,7 +37,6 @@ __all__ = [
     "KEYS",
     "Settings",
     "SettingsError",
-    "read_largest",
     "read_settings",
     "read_store",
     "settings_of_folder",
@@ -104,110 +103,29 @@ def read_settings(path: str) -> Settings:
         raise SettingsError(f"{path}: {error}") from None
 
 
-# What may stand behind a key. Each takes a value as TOML has it and returns what it means, or raises
-# ValueError with a sentence that says what would be right.
-
-Reader = Callable[[Any], Any]
-
-
-def _shown(value: object) -> str:
-    """A value much as TOML spells it, and not too much of it."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{_shown(value)} is no text: put it between quotes")  # noqa: TRY004, one for all
-    return value
-
-
-def _path(value: Any) -> str:
-    path = _text(value)
-    if not path or "\0" in path:
-        raise ValueError(f"{_shown(path)} is no path")
-    return path
-
-
-def _yes_or_no(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{_shown(value)} is neither true nor false (without quotes)")  # noqa: TRY004
-    return value
-
-
-def _one_of(*choices: str) -> Reader:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{_shown(value)} is none of {', '.join(map(_shown, choices))}")
-        return value
-
-    return read
-
-
-def _count(most: int) -> Reader:
-    def read(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise ValueError(f"{_shown(value)} is no whole number from 1 to {most}")
-        return value
-
-    return read
-
-
-def _size(value: Any) -> int:
-    size = parse_size(value)
-    if not 0 < size < 1 << 63:
-        raise ValueError(f"{_shown(value)} must be at least one byte, and less than 8 EiB")
-    return size
-
-
-def read_largest(value: Any) -> int:
-    """A limit in bytes. Raises ValueError."""
-    if parse_size(value) == 0:
-        raise ValueError("a limit of 0 would let nothing in; leave it out for no limit")
-    return _size(value)
-
-
-def _room(value: Any) -> int:
-    return 0 if parse_size(value) == 0 else _size(value)
-
-
 _DIRECTORY_WANTED = "write [[directory]] with double brackets, and its url and its folder below"
-_CENTURY = 100 * 365.25 * 86400
-
-
-def _patience(value: Any) -> float:
-    duration = parse_duration(value)
-    if duration > _CENTURY:
-        raise ValueError(f"{_shown(value)} is more than a hundred years")
-    return duration
-
-
-def _duration(value: Any) -> float:
-    if not parse_duration(value):
-        raise ValueError("a time of 0 makes no sense here")
-    return _patience(value)
 
 
 def _fallback(value: Any) -> int | None:
-    return None if value == "never" else max(1, round(_duration(value)))
+    return None if value == "never" else max(1, round(readers.duration(value)))
 
 
 def _url(value: Any) -> str:
-    url = _text(value)
+    url = readers.text(value)
     if not re.fullmatch(r"/(?:[^/?#%]+/)*", url):
-        raise ValueError(f"{_shown(url)} is no path that begins and ends in '/', such as '/in/'")
+        raise ValueError(f"{readers.shown(url)} is no path that begins and ends in '/', such as '/in/'")
     try:
         for name in url.split("/")[1:-1]:
             check_name(name)
     except InvalidName as error:
-        raise ValueError(f"no upload could reach {_shown(url)}: {error.message}") from None
+        raise ValueError(f"no upload could reach {readers.shown(url)}: {error.message}") from None
     return url
 
 
 def _host(value: Any) -> str:
-    host = _text(value)
+    host = readers.text(value)
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,300}", host) and not _is_ipv6(host):
-        raise ValueError(f"{_shown(host)} is no host name or address, without scheme and port")
+        raise ValueError(f"{readers.shown(host)} is no host name or address, without scheme and port")
     return host
 
 
@@ -222,45 +140,36 @@ def _is_ipv6(text: str) -> bool:
 def _listen(value: Any) -> tuple[Address, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError("""write a list of addresses, such as ["127.0.0.1:8080"]""")
-    return tuple(Address.parse(_text(address)) for address in value)
+    return tuple(Address.parse(readers.text(address)) for address in value)
 
 
 def read_store(value: Any) -> str:
     """The URL of a store, `file:PATH`, from one like it or from a plain path. Raises ValueError."""
-    scheme, colon, rest = _text(value).partition(":")
+    scheme, colon, rest = readers.text(value).partition(":")
     if not colon:
-        return "file:" + _path(value)
+        return "file:" + readers.path(value)
     if scheme != "file":
-        raise ValueError(f"there is no store of the kind {_shown(scheme)}; write file:FOLDER")
-    return "file:" + _path(rest.removeprefix("//"))
+        raise ValueError(f"there is no store of the kind {readers.shown(scheme)}; write file:FOLDER")
+    return "file:" + readers.path(rest.removeprefix("//"))
 
 
 def _command(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError("""write a program with its arguments, such as ["/usr/bin/check", "{request}"]""")
-    return tuple(map(_text, value))
+    return tuple(map(readers.text, value))
 
 
 def _exit_statuses(value: Any) -> frozenset[int]:
     if not isinstance(value, list):
         raise ValueError("write a list of exit statuses, such as [65, 77]")  # noqa: TRY004, one for all
-    return frozenset(map(_count(255), value))
-
-
-def _checked_by(check: Callable[[str], object]) -> Reader:
-    def read(value: Any) -> str:
-        text = _text(value)
-        check(text)
-        return text
-
-    return read
+    return frozenset(map(readers.count(255), value))
 
 
 def _events(value: Any) -> tuple[Kind, ...]:
     names = {str(kind): kind for kind in TOLD}
     if not isinstance(value, list) or not value:
-        raise ValueError(f"write a list of some of {', '.join(map(_shown, names))}")
-    read = _one_of(*names)
+        raise ValueError(f"write a list of some of {', '.join(map(readers.shown, names))}")
+    read = readers.one_of(*names)
     return tuple(kind for kind in TOLD if kind in {read(name) for name in value})
 
 
@@ -270,80 +179,66 @@ def _tables(value: Any) -> list[Any]:
     return value
 
 
-def _not_yet(what: str, instead: str, *, only: object = None) -> Reader:
-    """A setting of a later version; `only` is the value that asks for nothing."""
-
-    def read(value: Any) -> None:
-        if only is None or value != only:
-            raise ValueError(f"this version of bitsferry does not have {what} yet; {instead}")
-
-    return read
-
-
-_AUTHENTICATION = "the authentication of users"
-_OPEN = """leave it out or write ["none"], and whoever reaches the URL may upload"""
-
 _DIRECTORY: dict[str, Reader] = {
     "url": _url,
-    "folder": _path,
-    "upload_enabled": _yes_or_no,
-    "allow_overwrites": _yes_or_no,
-    "max_upload_size": read_largest,
-    "max_fragment_size": read_largest,
-    "quota": read_largest,
-    "free_space_reserve": _room,
-    "sessions_per_user": _count(1_000_000_000),
-    "session_timeout": _duration,
-    "create_folders": _yes_or_no,
-    "read_back": _one_of("nobody", "everybody"),
+    "folder": readers.path,
+    "upload_enabled": readers.yes_or_no,
+    "allow_overwrites": readers.yes_or_no,
+    "max_upload_size": readers.largest,
+    "max_fragment_size": readers.largest,
+    "quota": readers.largest,
+    "free_space_reserve": readers.room,
+    "sessions_per_user": readers.count(1_000_000_000),
+    "session_timeout": readers.duration,
+    "create_folders": readers.yes_or_no,
+    "read_back": readers.one_of("nobody", "everybody"),
     "host_id": _host,
     "host_id_fallback_timeout": _fallback,
-    "notification_type": _one_of("none", "reference", "value"),
-    "notification_url": _checked_by(check_url),
-    "notification_user": _text,
-    "notification_password_file": _path,
-    "notification_token_file": _path,
-    "notification_ca": _path,
-    "notification_certificate": _path,
-    "notification_key": _path,
-    "notification_timeout": _duration,
-    "notification_patience": _duration,
+    "notification_type": readers.one_of("none", "reference", "value"),
+    "notification_url": readers.checked_by(check_url),
+    "notification_user": readers.text,
+    "notification_password_file": readers.path,
+    "notification_token_file": readers.path,
+    "notification_ca": readers.path,
+    "notification_certificate": readers.path,
+    "notification_key": readers.path,
+    "notification_timeout": readers.duration,
+    "notification_patience": readers.duration,
     "notification_command": _command,
-    "notification_command_timeout": _duration,
-    "notification_command_copy": _yes_or_no,
+    "notification_command_timeout": readers.duration,
+    "notification_command_copy": readers.yes_or_no,
     "notification_command_refusals": _exit_statuses,
-    "max_reply_size": read_largest,
-    "reply_url_base": _checked_by(check_reply_url_base),
-    "webhook_url": _checked_by(Target.of),
-    "webhook_secret_file": _path,
+    "max_reply_size": readers.largest,
+    "reply_url_base": readers.checked_by(check_reply_url_base),
+    "webhook_url": readers.checked_by(Target.of),
+    "webhook_secret_file": readers.path,
     "webhook_events": _events,
-    "create_hook": _checked_by(Target.of),
-    "create_hook_timeout": _duration,
-    "auth": _not_yet(_AUTHENTICATION, _OPEN, only=["none"]),
-    "htpasswd": _not_yet(_AUTHENTICATION, "leave it out"),
+    "create_hook": readers.checked_by(Target.of),
+    "create_hook_timeout": readers.duration,
+    **GUARD_KEYS,
 }
 
 _LIMITS: dict[str, Reader] = {
-    "connections": _count(1_000_000),
-    "connections_per_address": _count(1_000_000),
-    "head_size": _size,
-    "header_value_size": _size,
-    "head_time": _duration,
-    "idle_time": _duration,
-    "stall_time": _duration,
-    "drain_time": _patience,
-    "drain_size": _size,
-    "linger_size": _size,
-    "linger_time": _patience,
+    "connections": readers.count(1_000_000),
+    "connections_per_address": readers.count(1_000_000),
+    "head_size": readers.size,
+    "header_value_size": readers.size,
+    "head_time": readers.duration,
+    "idle_time": readers.duration,
+    "stall_time": readers.duration,
+    "drain_time": readers.patience,
+    "drain_size": readers.size,
+    "linger_size": readers.size,
+    "linger_time": readers.patience,
 }
 
 _TOP: dict[str, Reader] = {
     "listen": _listen,
     "store": read_store,
-    "durability": _one_of("power", "process"),
-    "workers": _count(64),
-    "cleanup_interval": _duration,
-    "method_override": _yes_or_no,
+    "durability": readers.one_of("power", "process"),
+    "workers": readers.count(64),
+    "cleanup_interval": readers.duration,
+    "method_override": readers.yes_or_no,
     "directory": _tables,
     "limits": lambda table: _read("limits", table, ("limits",)),
 }
@@ -386,13 +281,16 @@ def _directory(table: Any, path: Path, base: str) -> Directory:
         if key not in known:
             raise _WrongError(path, f"this [[directory]] has no {key}")
     known["folder"] = os.path.join(base, known["folder"])
-    known.pop("auth", None)
     known["reply_base"] = known.pop("reply_url_base", None)
     told = {key: known.pop(key) for key in list(known) if is_about_applications(key)}
     hooks = {key: known.pop(key) for key in HOOKS if key in known}
+    access = {key: known.pop(key) for key in GUARD_KEYS if key in known}
     try:
         return Directory(
-            **known, **read_application(told, known["reply_base"], base), **read_hooks(hooks, base)
+            **known,
+            **read_application(told, known["reply_base"], base),
+            **read_hooks(hooks, base),
+            guard=read_guard(access, base),
         )
     except WrongKeyError as error:
         raise _WrongError((*path, error.key), f"{error.key}: {error}") from None
@@ -403,19 +301,20 @@ def _check_urls(directories: list[Directory]) -> None:
     for number, url in enumerate(urls):
         if url in urls[:number]:
             raise _WrongError(
-                ("directory", number, "url"), f"url: there is a [[directory]] for {_shown(url)} already"
+                ("directory", number, "url"),
+                f"url: there is a [[directory]] for {readers.shown(url)} already",
             )
 
 
 def _read(name: str, table: Any, path: Path) -> dict[str, Any]:
     """What the keys of a table mean."""
     if not isinstance(table, dict):
-        raise _WrongError(path, f"{name}: {_shown(table)} is no table of keys and values")
+        raise _WrongError(path, f"{name}: {readers.shown(table)} is no table of keys and values")
     meant = {}
     for key, value in table.items():
         if key not in KEYS[name]:
             raise _WrongError(
-                (*path, key), f"the key {_shown(key)} is unknown{_where(name)}; {_hint(name, key)}"
+                (*path, key), f"the key {readers.shown(key)} is unknown{_where(name)}; {_hint(name, key)}"
             )
         try:
             meant[key] = KEYS[name][key](value)

@@ -152,10 +152,19 @@ class FragmentTooLarge(BitsError):
 
 
 class AuthenticationRequired(BitsError):
-    """The server wants to know who is asking."""
+    """The server wants to know who is asking.
+
+    `challenges` are the values of WWW-Authenticate. `goes_on`: nothing is wrong, the next leg of a handshake
+    is awaited on the same connection.
+    """
 
     status = 401
     hresult = None
+
+    def __init__(self, message: str = "", *, challenges: tuple[str, ...] = (), goes_on: bool = False) -> None:
+        super().__init__(message)
+        self.challenges = challenges
+        self.goes_on = goes_on
 
 
 class AccessDenied(BitsError):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from bitsferry.protocol.errors import (
+    AuthenticationRequired,
     BitsError,
     Context,
     InvalidMessage,
@@ -43,6 +44,8 @@ OVERRIDE = "x-http-method-override"
 VALUE_LIMIT = 4096  # bytes of one header value, MC-BUP 2.2.1 <2>
 PROTOCOLS_READ = 100  # MC-BUP 2.2.2.2 <6>
 
+# Kerberos' tickets are longer; how long a whole head may be is for whoever reads it.
+_UNLIMITED = {"authorization", "proxy-authorization"}
 _SEPARATORS = re.compile(r"[ \t,]+")
 _NUMBER = re.compile(r"[0-9]{1,20}")
 _HEX = re.compile(r"(?:0x|x)?([0-9a-f]{1,8})", re.IGNORECASE)
@@ -63,7 +66,7 @@ def read_packet(headers: Mapping[str, str], *, value_limit: int = VALUE_LIMIT) -
     breaks MC-BUP section 2.
     """
     for name, value in headers.items():
-        if len(value) > value_limit:
+        if len(value) > value_limit and name not in _UNLIMITED:
             raise InvalidMessage(f"the header {name[:60]} is longer than {value_limit} bytes")
     if "transfer-encoding" in headers:
         raise InvalidMessage("a BITS_POST has a Content-Length, never a Transfer-Encoding")
@@ -204,7 +207,7 @@ def write_ack(ack: Ack) -> list[tuple[str, str]]:
     return headers
 
 
-def ack_of_error(error: BitsError, *, challenges: tuple[str, ...] = ()) -> Ack:
+def ack_of_error(error: BitsError) -> Ack:
     """The Ack that says `error`; an error without an HRESULT has no error headers (MC-BUP 2.2.1.2 <4>)."""
     return Ack(
         status=error.status,
@@ -213,7 +216,7 @@ def ack_of_error(error: BitsError, *, challenges: tuple[str, ...] = ()) -> Ack:
         hresult=error.hresult,
         context=error.context if error.hresult is not None else None,
         retry_after=error.retry_after,
-        challenges=challenges,
+        challenges=error.challenges if isinstance(error, AuthenticationRequired) else (),
     )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 
+from bitsferry.access.asker import Asker, Identity
+from bitsferry.access.fronts import Fronts
+from bitsferry.access.guard import Guard
+from bitsferry.access.scheme import Claim
 from bitsferry.protocol import wire
-from bitsferry.protocol.errors import BitsError, InvalidMessage
-from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment, Ping
+from bitsferry.protocol.errors import AuthenticationRequired, BitsError, InvalidMessage
+from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment, Packet, Ping
 from bitsferry.server import readback, replies
-from bitsferry.server.access import Asker
+from bitsferry.server.directory import Directory
 from bitsferry.server.request import ConnectionLost, Request, Response
 from bitsferry.server.service import Service
 from bitsferry.store.threads import error_of_os
@@ -31,6 +35,7 @@ class Application:
         self, service: Service, *, method_override: bool = True, header_value_limit: int = wire.VALUE_LIMIT
     ) -> None:
         self.service = service
+        self.fronts = Fronts()
         self.method_override = method_override
         self.header_value_limit = header_value_limit
 
@@ -41,10 +46,8 @@ class Application:
         """
         try:
             if self._is_bits(request):
-                return _respond(await self._answer(request))
-            asker = self._asker(request)
-            reply = await replies.answer(self.service.directories, self.service.store, request, asker)
-            return reply or await readback.answer(self.service.directories, request)
+                return await self._answer(request)
+            return await self._give_out(request)
         except BitsError as error:
             return respond_to_error(error, request)
         except OSError as error:
@@ -61,15 +64,75 @@ class Application:
         override = request.headers.get(wire.OVERRIDE, "") if self.method_override else ""
         return request.method == "POST" and override.strip().upper() == wire.METHOD
 
-    @staticmethod
-    def _asker(request: Request) -> Asker:
+    # Who is asking
+
+    def _claim(self, request: Request, *, begins: bool) -> Claim:
+        """Who the request says it is from; to be believed when the directory's guard does."""
+        peer, headers = request.client, request.headers
+        return Claim(
+            method=request.method,
+            target=request.target,
+            headers=headers,
+            address=self.fronts.client(peer, headers),
+            peer=peer,
+            link=request.link,
+            shared=self.fronts.may_share(peer, headers),
+            begins=begins,
+        )
+
+    def _asker(self, request: Request, identity: Identity | None) -> Asker:
         host = request.headers.get("host", "")
         origin = f"{request.scheme}://{host}" if host else ""
-        return Asker(request.client, origin=origin + request.mount)
+        return Asker(
+            self.fronts.client(request.client, request.headers),
+            None if identity is None else identity.user,
+            origin + request.mount,
+        )
 
-    async def _answer(self, request: Request) -> Ack:
+    def _directory(self, request: Request) -> Directory:
+        return self.service.directories.of_target(request.target)
+
+    # What is asked
+
+    async def _answer(self, request: Request) -> Response:
+        """A packet: its form is looked at first, then who sent it, then what it wants (spec-notes)."""
+        kind = request.headers.get("bits-packet-type", "").strip().lower()
+        claim = self._claim(request, begins=kind == "create-session")
+        identity, guard = None, self._guard_of_handshake(request, claim)
+        if guard is not None:
+            identity = await guard.admit(claim)
         packet = wire.read_packet(request.headers, value_limit=self.header_value_limit)
-        service, target, asker = self.service, request.target, self._asker(request)
+        if guard is None and (guard := self._directory(request).guard) is not None:
+            identity = await guard.admit(claim)
+        ack = await self._serve(packet, request, self._asker(request, identity))
+        return _respond(ack, identity)
+
+    def _guard_of_handshake(self, request: Request, claim: Claim) -> Guard | None:
+        """Whose turn it is before the packet's form is looked at: a leg of a handshake may have lost its
+        body."""
+        if "authorization" not in request.headers:
+            return None
+        try:
+            guard = self._directory(request).guard
+        except BitsError:
+            return None  # the form comes first, and then this again
+        return guard if guard is not None and guard.is_handshake(claim) else None
+
+    async def _give_out(self, request: Request) -> Response:
+        """A reply, or a file where that may be read back."""
+        identity = None
+        if request.method in ("GET", "HEAD") and (guard := self._directory(request).guard) is not None:
+            claim = self._claim(request, begins=not replies.is_asked_for(request))
+            identity = await guard.admit(claim)
+        asker = self._asker(request, identity)
+        response = await replies.answer(self.service.directories, self.service.store, request, asker)
+        response = response or await readback.answer(self.service.directories, request)
+        if identity is not None:
+            response.headers.extend(identity.headers)
+        return response
+
+    async def _serve(self, packet: Packet, request: Request, asker: Asker) -> Ack:
+        service, target = self.service, request.target
         match packet:
             case Fragment():
                 return await service.fragment(packet, target, asker, request.body)
@@ -89,14 +152,18 @@ def respond_to_error(error: BitsError, request: Request | None = None) -> Respon
     about: dict[str, object] = {"status": error.status, "session": error.session_id}
     if request is not None:
         about |= {"target": request.target[:200], "address": request.client}
-    logger.log(
-        logging.ERROR if error.status >= 500 and error.status != 503 else logging.WARNING,
-        "%s",
-        error,
-        extra=about,
-    )
-    return _respond(wire.ack_of_error(error))
+    logger.log(_level(error), "%s", error, extra=about)
+    response = _respond(wire.ack_of_error(error))
+    response.goes_on = isinstance(error, AuthenticationRequired) and error.goes_on
+    return response
 
 
-def _respond(ack: Ack) -> Response:
-    return Response(ack.status, wire.write_ack(ack))
+def _level(error: BitsError) -> int:
+    if isinstance(error, AuthenticationRequired):
+        return logging.DEBUG  # to be asked who one is, is no event; who failed at it, the guard tells
+    return logging.ERROR if error.status >= 500 and error.status != 503 else logging.WARNING
+
+
+def _respond(ack: Ack, identity: Identity | None = None) -> Response:
+    headers = wire.write_ack(ack)
+    return Response(ack.status, headers if identity is None else [*headers, *identity.headers])

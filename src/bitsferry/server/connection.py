@@ -12,6 +12,7 @@ from http import HTTPStatus
 from time import monotonic
 from typing import BinaryIO, cast
 
+from bitsferry.access.scheme import Link
 from bitsferry.protocol.errors import BitsError
 from bitsferry.server.app import respond_to_error
 from bitsferry.server.connections import BLOCK, Connections
@@ -48,12 +49,14 @@ class Connection(asyncio.BufferedProtocol, Body):
         "_ended",
         "_head",
         "_interruption",
+        "_link",
         "_pending",
         "_pulled",
         "_pulling",
         "_read",
         "_receiver",
         "_remaining",
+        "_scheme",
         "_writing",
         "deadline",
         "transport",
@@ -74,6 +77,8 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._ended = False  # the client will send no more
         self._blocked = False  # the client does not read what we answer
         self._client = ""
+        self._link = Link()
+        self._scheme = "http"
         self._pulled = -1  # a second descriptor of the socket, which receivers pull from
         self._pulling = False
         self._read: Callable[[memoryview], None] = self._read_head
@@ -86,6 +91,9 @@ class Connection(asyncio.BufferedProtocol, Body):
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self._client = peer[0] if isinstance(peer, tuple) else ""
+        if transport.get_extra_info("ssl_object") is not None:
+            self._scheme = "https"
+            self._link.certificate = transport.get_extra_info("peercert") or None
         self.deadline = monotonic() + self._all.limits.idle_time
         refusal = self._all.welcome(self, self._client)
         if refusal is not None:
@@ -157,7 +165,9 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._close = self._close or not head.keep_alive or self._all.draining
         self._read = self._read_ahead
         self.deadline = math.inf
-        request = Request(head.method, head.target, head.headers, self, self._client)
+        request = Request(
+            head.method, head.target, head.headers, self, self._client, self._scheme, link=self._link
+        )
         answering = self._all.loop.create_task(self._serve(request))
         self._all.answering.add(answering)
         answering.add_done_callback(self._all.answering.discard)
@@ -351,10 +361,14 @@ class Connection(asyncio.BufferedProtocol, Body):
         """Send an answer without a body, then go on with what the connection has next."""
         if self.transport.is_closing():
             return
-        refused = self._remaining > 0 and (
-            self._remaining > self._all.limits.drain_size
-            or (self._head is not None and self._head.expects_continue)
-        )
+        limits, head = self._all.limits, self._head
+        most = limits.linger_size if response.goes_on else limits.drain_size
+        unsent = head is not None and head.expects_continue
+        if unsent and response.goes_on and 0 < self._remaining <= most:
+            # The client may only go on with the handshake on this connection, so its body has to come.
+            self.transport.write(_CONTINUE)
+            unsent = False
+        refused = self._remaining > 0 and (self._remaining > most or unsent)
         if refused or self._all.draining:
             # RFC 9110 10.1.1: whoever expected a 100 may send the body or not; nobody can tell them apart.
             self._close = True

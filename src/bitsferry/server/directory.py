@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
+from bitsferry.access.guard import Guard
 from bitsferry.protocol.errors import InvalidName, UnknownUrl, UploadsDisabled
 from bitsferry.server.backend import Backend, Timing
 from bitsferry.server.create_hook import CreateHook
@@ -43,6 +44,8 @@ class Directory:
     """The URL clients find this directory under, where reply URLs shall be absolute."""
     create_hook: CreateHook | None = None
     webhook: Webhook | None = None
+    guard: Guard | None = None
+    """Who may come in; None: whoever reaches the URL."""
 
     @property
     def source(self) -> str:

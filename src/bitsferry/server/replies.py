@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
+from bitsferry.access.asker import Asker
 from bitsferry.protocol.errors import AccessDenied, SessionNotFound, UnknownUrl
 from bitsferry.protocol.session import normal_session_id
-from bitsferry.server.access import Asker
 from bitsferry.server.directory import Directories, Place
 from bitsferry.server.files import respond_with
 from bitsferry.server.request import Request, Response
 from bitsferry.store.base import Store
 
-__all__ = ["answer", "url_of"]
+__all__ = ["answer", "is_asked_for", "url_of"]
 
 # Below the folder of the destination's URL, so that it is found from there through any proxy and mount. No
 # upload can have such a name.
@@ -24,6 +24,11 @@ def url_of(guid: str, place: Place) -> str:
     """The reply URL an Ack carries: relative to the destination's, or absolute where that is set."""
     base = place.directory.reply_base
     return f"{_BELOW}{guid}" if base is None else f"{base.rstrip('/')}/{_BELOW}{guid}"
+
+
+def is_asked_for(request: Request) -> bool:
+    """Whether the request asks for a reply, by the id of an upload that only its user knows."""
+    return _PATH.fullmatch(request.target) is not None
 
 
 async def answer(directories: Directories, store: Store, request: Request, asker: Asker) -> Response | None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bitsferry.access.scheme import Link
 from bitsferry.store.base import Receiver
 
 __all__ = ["Body", "BodyInterrupted", "ConnectionLost", "FileBody", "Request", "Response"]
@@ -42,7 +43,8 @@ class Request:
     """One request; `headers` has lower-case names, repeated ones are joined by commas.
 
     `target` is the path and query as they stood on the wire, still percent-encoded, without a mount's prefix,
-    which is `mount`. `client` is the peer's address without port, empty on a Unix socket.
+    which is `mount`. `client` is the peer's address without port, empty on a Unix socket. `link` is the
+    connection, None where it cannot be told from others.
     """
 
     method: str
@@ -52,6 +54,7 @@ class Request:
     client: str = ""
     scheme: str = "http"
     mount: str = ""
+    link: Link | None = None
 
 
 @dataclass(slots=True)
@@ -64,8 +67,13 @@ class FileBody:
 
 @dataclass(slots=True)
 class Response:
-    """What to answer; Content-Length is among the headers."""
+    """What to answer; Content-Length is among the headers.
+
+    `goes_on`: the next request belongs to this one, on the same connection, which is worth reading a larger
+    body to its end than that of a mere refusal.
+    """
 
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: FileBody | None = None
+    goes_on: bool = False

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from bitsferry.access.asker import Asker
 from bitsferry.protocol.errors import (
     AccessDenied,
     BitsError,
@@ -25,7 +26,6 @@ from bitsferry.protocol.ranges import Placement
 from bitsferry.protocol.session import Closing, Session, State, normal_session_id, spell_session_id
 from bitsferry.protocol.wire import choose_protocol
 from bitsferry.server import replies
-from bitsferry.server.access import Asker
 from bitsferry.server.backend import WholeUpload
 from bitsferry.server.census import Census
 from bitsferry.server.directory import Directories, Place
