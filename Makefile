@@ -15,12 +15,13 @@ endif
 # What has to work on Windows and macOS, too: the library and the client's commands, with all they import.
 EVERYWHERE := -p bitsferry.client $(patsubst %,-m bitsferry.cli.%,main send jobs bitsadmin)
 
-.PHONY: help setup demo serve test check format bench bench-client clean
+.PHONY: help setup peers demo serve test check format bench bench-client clean
 help:
 	@echo "make demo    send a real file, kill the server in the middle, see it go on"
 	@echo "make test    run the tests"
 	@echo "make serve   receive files into ./$(FOLDER) on http://$(LISTEN)/"
 	@echo "make check   lint, types, lock, words"
+	@echo "make peers   on Debian, install what more tests talk to: a KDC, Samba, nginx (root)"
 	@echo "make bench   server CPU per GiB beside a plain C loop and nginx (needs cc)"
 	@echo "make bench-client   what a long line lets through, the client's CPU per GiB (needs cc, curl, nginx, root)"
 	@echo "make setup   only make $(BIN)/bitsferry"
@@ -55,6 +56,14 @@ check: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix src tests bench examples
 	@$(BIN)/ruff format src tests bench examples
+
+# What some tests talk to, where it can be had; without it they are skipped. Nothing of it is started.
+PEERS := krb5-kdc krb5-admin-server krb5-user libkrb5-dev gcc python3-dev winbind apache2-utils nginx-light curl openssl
+peers: $(READY)
+	@test "$$(id -u)" = 0 || { echo "only root may install packages: $(PEERS)"; exit 1; }
+	@command -v apt-get >/dev/null || { echo "install by hand: $(PEERS)"; exit 1; }
+	@DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 timeout 300 sh -c 'apt-get -qq update; apt-get -qq install -y --no-install-recommends $(PEERS)' >/dev/null
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --quiet --inexact --extra kerberos --python $(BIN)/python
 
 bench: $(READY)
 	@$(BIN)/python bench/run.py $(BENCH)
