@@ -2,6 +2,7 @@
 PYTHON ?= python3
 FOLDER ?= inbox
 LISTEN ?= 127.0.0.1:8080
+FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -15,7 +16,7 @@ endif
 # What has to work on Windows and macOS, too: the library and the client's commands, with all they import.
 EVERYWHERE := -p bitsferry.client $(patsubst %,-m bitsferry.cli.%,main send jobs bitsadmin)
 
-.PHONY: help setup peers demo serve test check format bench bench-client clean
+.PHONY: help setup peers demo serve test check format bench bench-client fuzz harm clean
 help:
 	@echo "make demo    send a real file, kill the server in the middle, see it go on"
 	@echo "make test    run the tests"
@@ -24,6 +25,8 @@ help:
 	@echo "make peers   on Debian, install what more tests talk to: a KDC, Samba, nginx (root)"
 	@echo "make bench   server CPU per GiB beside a plain C loop and nginx (needs cc)"
 	@echo "make bench-client   what a long line lets through, the client's CPU per GiB (needs cc, curl, nginx, root)"
+	@echo "make fuzz    bytes nobody expects, FUZZ_SECONDS=60 for each of the targets"
+	@echo "make harm    what honest uploads keep while somebody means harm (needs cc)"
 	@echo "make setup   only make $(BIN)/bitsferry"
 
 setup: $(READY)
@@ -72,5 +75,13 @@ bench-client: $(READY)
 	@$(BIN)/python bench/slow_line.py
 	@$(BIN)/python bench/client_cpu.py
 
+fuzz: $(READY)
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --quiet --inexact --group fuzz --python $(BIN)/python \
+		|| echo "atheris cannot be had here; hypothesis does its work"
+	@cd tests && ../$(BIN)/python -m fuzz.longer --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+harm: $(READY)
+	@$(BIN)/python bench/attacks.py $(HARM)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz demo

@@ -30,10 +30,11 @@ _HOMES = {
     "server.embedding": "Server",
     "server.callable_backend": "ReceivedUpload RefuseUpload Reply TryLater",
     "server.directory": "Directory",
+    "server.tls": "ServerTls",
     "server.backend": "Timing",
     "protocol.errors": """AccessDenied AuthenticationRequired BitsError CannotConnect Context
-        DestinationExists DiskFull FileTooLarge HostNotFound InsufficientRangeSupport InvalidProxy
-        InvalidServerResponse LocalAccessDenied LocalDiskFailed LocalDiskFull LocalFileChanged
+        DestinationExists DigestMismatch DiskFull FileTooLarge HostNotFound InsufficientRangeSupport
+        InvalidProxy InvalidServerResponse LocalAccessDenied LocalDiskFailed LocalDiskFull LocalFileChanged
         LocalFileInTheWay LocalFileMissing LocalFolderMissing MissingFileSize NetworkDisconnected NoProgress
         PasswordTooLong ProtocolMismatch ProxyAuthenticationRequired Refused RemoteFileChanged ServerFailed
         TimedOut TransportFailed UploadsDisabled UserNameTooLong""",

@@ -49,6 +49,7 @@ from bitsferry.protocol.errors import BitsError as BitsError
 from bitsferry.protocol.errors import CannotConnect as CannotConnect
 from bitsferry.protocol.errors import Context as Context
 from bitsferry.protocol.errors import DestinationExists as DestinationExists
+from bitsferry.protocol.errors import DigestMismatch as DigestMismatch
 from bitsferry.protocol.errors import DiskFull as DiskFull
 from bitsferry.protocol.errors import FileTooLarge as FileTooLarge
 from bitsferry.protocol.errors import HostNotFound as HostNotFound
@@ -82,5 +83,6 @@ from bitsferry.server.callable_backend import Reply as Reply
 from bitsferry.server.callable_backend import TryLater as TryLater
 from bitsferry.server.directory import Directory as Directory
 from bitsferry.server.embedding import Server as Server
+from bitsferry.server.tls import ServerTls as ServerTls
 
 __version__: str

@@ -400,8 +400,6 @@ def test_a_verb_that_is_not_supported_says_why(verb: str) -> None:
     [
         (["/util", "/repairservice"], "/util /repairservice is not supported: there is no service"),
         (["/util", "/setieproxy"], "say /setproxysettings for each job"),
-        (["/setcredentials", "job", "SERVER", "ntlm", "inga", "secret"], "NTLM is not supported: it needs"),
-        (["/setcredentials", "job", "PROXY", "NEGOTIATE", "inga", "secret"], "NEGOTIATE is not supported"),
         (["/setcredentials", "job", "SERVER", "PASSPORT", "inga", "secret"], "PASSPORT is not supported"),
         (["/setsecurityflags", "job", "0x200"], "0x200 is not supported: downloads follow redirects"),
         (["/setsecurityflags", "job", "0x800"], "0x800 is not supported: a redirect from https to http"),
@@ -668,6 +666,16 @@ def test_credentials_are_kept_until_they_are_removed(monkeypatch: pytest.MonkeyP
     assert known() == {("server", "digest", "inga"), ("proxy", "basic", "petra"), ("server", "basic", "jan")}
     say("/removecredentials", "job", "SERVER", "DIGEST")
     assert known() == {("proxy", "basic", "petra"), ("server", "basic", "jan")}
+
+
+@pytest.mark.parametrize("scheme", ["NTLM", "NEGOTIATE"])
+@pytest.mark.parametrize("password", [[], ["NULL"]])
+def test_null_is_the_log_on_of_whoever_runs_the_job(scheme: str, password: list[str]) -> None:
+    pytest.importorskip("krb5", reason="the packages of bitsferry[kerberos] are not installed")
+    say("/create", "job")
+    say("/setcredentials", "job", "SERVER", scheme, "NULL", *password)
+    say("/setcredentials", "job", "PROXY", scheme, "SALES\\inga", "secret")
+    assert known() == {("server", scheme.lower(), ""), ("proxy", scheme.lower(), "SALES\\inga")}
 
 
 def known() -> set[tuple[str, str | None, str]]:

@@ -271,13 +271,29 @@ def test_passwords_come_from_the_environment_and_are_shown_to_nobody(monkeypatch
     run("credentials", "set", "x", "--proxy-user", "otto")
     said = run("show", "x").stdout + run("show", "x", "--json").stdout
     assert "inga (server, digest)" in said
-    assert "otto (proxy, basic or digest)" in said
+    assert "otto (proxy, as it asks)" in said
     assert "hush" not in said
     with Client() as client:
         kept = client._credentials.of(the_job().id)
     assert kept[1] == Credential(Target.PROXY, None, "otto", "shush")
     run("credentials", "remove", "x", "--proxy")
     assert "otto" not in run("show", "x").stdout
+
+
+def test_a_log_on_needs_neither_a_name_nor_a_password() -> None:
+    pytest.importorskip("krb5", reason="the packages of bitsferry[kerberos] are not installed")
+    run("create", "x", "--auth", "negotiate")
+    assert "whoever runs the jobs" in run("credentials", "set", "x", "--proxy-auth", "ntlm").stdout
+    said = run("show", "x").stdout
+    assert "whoever runs it (server, negotiate)" in said
+    assert "whoever runs it (proxy, ntlm)" in said
+
+
+def test_whether_a_digest_is_said_is_up_to_the_job() -> None:
+    run("create", "x", "--digest")
+    assert the_job().http.digest is True
+    run("set", "x", "--no-digest")
+    assert the_job().http.digest is False
     run("credentials", "remove", "x")
     assert told("show", "x")["credentials"] == []
 

@@ -175,7 +175,7 @@ def test_one_job_is_told_with_all_it_has() -> None:
         *(
             "1 MB/s 08:00-18:00, 10 MB/s",
             "/usr/bin/notify-send 'two words'",
-            "inga (server, basic or digest)",
+            "inga (server, as it asks)",
         ),
         "http://receiver/x is still to be told that the upload is given up",
     ):

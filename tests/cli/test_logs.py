@@ -106,7 +106,7 @@ def test_a_server_writes_its_log_so(start: Start, configure: Configure, style: s
         assert put(line, "/in/%C3%BC%20b", b"hello").status == 200
         assert line.ask(raw.create("/in/a%0Ab")).status == 400
         assert line.ask(raw.ping("/in/../\x85\xff")).status in (200, 400)
-    lines = served.log.splitlines()
+    lines = [line for line in served.log.splitlines() if "the server runs as root" not in line]
     assert all(line.isprintable() for line in lines)
     if style == "json":
         events = [json.loads(line) for line in lines]

@@ -463,7 +463,7 @@ WRONG = {
         IN + "[limits]\nxyzzy = 1\n",
         'line 5: the key "xyzzy" is unknown in [limits]; known here: connections, connections_per_address,'
         " head_size, header_value_size, head_time, idle_time, stall_time, drain_time, drain_size,"
-        " linger_size, linger_time",
+        " linger_size, linger_time, wrong_passwords, wrong_password_delay",
     ),
     "in the wrong table": (
         IN + 'listen = ["127.0.0.1:1"]\n',

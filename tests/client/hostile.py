@@ -55,6 +55,11 @@ class Exchange:
         self.target = heard.target
         self._line = line
 
+    @property
+    def line(self) -> socket.socket:
+        """The connection it came on."""
+        return self._line
+
     def read_body(self, most: int | None = None) -> bytes:
         """The body, or its first `most` bytes."""
         left = int(self.headers["content-length"])
@@ -310,12 +315,22 @@ def read_head(line: socket.socket) -> tuple[str, str, dict[str, str]]:
 class Proxy:
     """A proxy on real sockets: passes requests on, or makes tunnels; it may want a name and a password."""
 
-    def __init__(self, *, user: str | None = None, password: str = "", refuses: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        user: str | None = None,
+        password: str = "",
+        refuses: int | None = None,
+        asks: Callable[[socket.socket, str | None], str | None] | None = None,
+    ) -> None:
+        """`asks` says, for a connection and a Proxy-Authorization, with what to challenge."""
         self.heard: list[tuple[str, str]] = []
+        self.in_vain = 0  # bytes that came with a request that was not passed on
         self._refuses = refuses
         self.ending = threading.Event()
         said = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._wanted = None if user is None else f"Basic {said}"
+        self._asks = asks or self._ask_by_basic
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = "127.0.0.1:{1}".format(*self._listener.getsockname())
         self._threads = [threading.Thread(target=self._listen)]
@@ -347,11 +362,14 @@ class Proxy:
     def _pass_on(self, line: socket.socket) -> None:
         method, target, headers = read_head(line)
         self.heard.append((method, target))
-        if self._wanted not in (None, headers.pop("proxy-authorization", None)):
-            self._drain(line, int(headers.get("content-length", "0")))
+        challenge = self._asks(line, headers.pop("proxy-authorization", None))
+        if challenge is not None:
+            came = int(headers.get("content-length", "0"))
+            self.in_vain += came
+            self._drain(line, came)
             line.sendall(
                 b"HTTP/1.1 407 Proxy Authentication Required\r\n"
-                b'Proxy-Authenticate: Basic realm="gate"\r\nContent-Length: 0\r\n\r\n'
+                b"Proxy-Authenticate: " + challenge.encode() + b"\r\nContent-Length: 0\r\n\r\n"
             )
             return
         if self._refuses is not None:
@@ -379,6 +397,9 @@ class Proxy:
             line.sendall(head)
             length = re.search(rb"(?i)content-length: (\d+)", head)
             self._drain(there, int(length[1]) if length and method != "HEAD" else 0, line)
+
+    def _ask_by_basic(self, line: socket.socket, said: str | None) -> str | None:
+        return None if self._wanted in (None, said) else 'Basic realm="gate"'
 
     def _drain(self, line: socket.socket, count: int, to: socket.socket | None = None) -> None:
         while count > 0 and (block := line.recv(min(count, 1 << 16))):

@@ -260,19 +260,24 @@ def test_a_scheme_that_was_chosen_is_said_to_no_other_challenge(scheme: Scheme, 
         ([], [], "the server wants to know who is asking, and does not say how"),
         (
             [GIVEN],
-            ["Negotiate", "NTLM"],
-            "the server wants Negotiate or NTLM; only Basic, Digest (qop auth) and Bearer are known here",
+            ["Scram-Sha-256", "Hoba"],
+            "the server wants Scram-Sha-256 or Hoba; "
+            "only Negotiate, NTLM, Digest (qop auth), Basic and Bearer are known here",
         ),
         (
             [credential(Scheme.DIGEST)],
             [BASIC, BASIC],
             "the server wants Basic; what was given is for Digest",
         ),
-        ([GIVEN], ["Bearer"], "the server wants Bearer; what was given is for Digest or Basic"),
+        (
+            [GIVEN],
+            ["Bearer"],
+            "the server wants Bearer; what was given is for Negotiate or NTLM or Digest or Basic",
+        ),
         (
             [credential(None, "a:b")],
             [BASIC],
-            "the server wants Basic; what was given is for Digest",
+            "the server wants Basic; what was given is for Negotiate or NTLM or Digest",
         ),
     ],
 )

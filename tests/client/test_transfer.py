@@ -304,7 +304,7 @@ def _ask_for_basic(server: HostileServer) -> None:
             exchange.say(exchange.process())
         else:
             exchange.read_body()
-            exchange.say(Ack(401, challenges=("NTLM", 'Basic realm="in"')))
+            exchange.say(Ack(401, challenges=("SCRAM-SHA-256", 'Basic realm="in"')))
 
 
 def test_the_password_is_said_when_it_is_asked_for(sender: Sender, server: HostileServer) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsferry.protocol import errors
+from bitsferry.protocol.digests import ALGORITHMS, Digest
 from bitsferry.protocol.errors import (
     BitsError,
     Context,
@@ -85,13 +86,23 @@ content_ranges = st.builds(
     st.integers(1, LARGEST // 4),
     st.integers(0, LARGEST // 4),
 ) | st.just(ContentRange(0, 0, 0))
+digests = st.none() | st.sampled_from(list(ALGORITHMS.items())).flatmap(
+    lambda known: st.builds(Digest, st.just(known[0]), st.binary(min_size=known[1], max_size=known[1]))
+)
+algorithms = st.none() | st.sampled_from(list(ALGORITHMS))
 guids = st.uuids().map(lambda guid: "{" + str(guid) + "}")
 
 packets = st.one_of(
-    st.builds(CreateSession, st.lists(guids, min_size=1, max_size=100).map(tuple), st.none() | names),
+    st.builds(
+        CreateSession,
+        st.lists(guids, min_size=1, max_size=100).map(tuple),
+        st.none() | names,
+        digests,
+        algorithms,
+    ),
     st.just(Ping()),
-    st.builds(Fragment, session_ids, content_ranges, st.none() | names),
-    st.builds(CloseSession, session_ids, st.none() | names),
+    st.builds(Fragment, session_ids, content_ranges, st.none() | names, digests, digests),
+    st.builds(CloseSession, session_ids, st.none() | names, digests),
     st.builds(CancelSession, session_ids),
 )
 seconds = st.none() | st.integers(0, 2**32 - 1)
@@ -108,6 +119,7 @@ acks = st.builds(
     context=st.sampled_from([None, Context.REMOTE_FILE, Context.REMOTE_APPLICATION]),
     retry_after=seconds,
     accept_encoding=st.none() | st.just("identity"),
+    wants_digest=algorithms,
 )
 
 
@@ -497,7 +509,7 @@ def test_every_field_of_an_ack_has_its_place_in_these_round_trips() -> None:
     told = {field.name for field in dataclasses.fields(Ack)}
     assert told == {
         "status", "session_id", "protocol", "host_id", "host_id_fallback_timeout", "received", "reply_url",
-        "hresult", "context", "retry_after", "accept_encoding", "challenges",
+        "hresult", "context", "retry_after", "accept_encoding", "wants_digest", "challenges",
     }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def anyio_backend() -> str:
 
 
 class Arrived(Body):
-    async def into(self, receiver: Receiver) -> None:
+    async def into(self, receiver: Receiver, pace: object = None) -> None:
         writing = receiver.write(memoryview(DATA))
         if writing is not None:
             await writing

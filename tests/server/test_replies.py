@@ -56,7 +56,7 @@ def anyio_backend() -> str:
 
 
 class NoBody(Body):
-    async def into(self, receiver: object) -> None:
+    async def into(self, receiver: object, pace: object = None) -> None:
         raise NotImplementedError
 
     def stop(self) -> None:

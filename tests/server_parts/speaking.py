@@ -16,7 +16,7 @@ class Arrived(Body):
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    async def into(self, receiver: Receiver) -> None:
+    async def into(self, receiver: Receiver, pace: object = None) -> None:
         if self._content:
             writing = receiver.write(memoryview(self._content))
             if writing is not None:
@@ -29,9 +29,9 @@ class Arrived(Body):
 class Speaker:
     """A client of a service, with a name or none."""
 
-    def __init__(self, service: Service, user: str | None = None) -> None:
+    def __init__(self, service: Service, user: str | None = None, address: str = "192.0.2.1") -> None:
         self._service = service
-        self._asker = Asker("192.0.2.1", user)
+        self._asker = Asker(address, user)
 
     async def create(self, target: str = "/in/file.bin") -> str:
         """Returns the session's id."""

@@ -26,7 +26,7 @@ from bitsferry.protocol.errors import (
 from bitsferry.protocol.notification import Answer, Dialogue, Later, Refusal
 from bitsferry.protocol.session import Session, State
 from bitsferry.store.base import Found, Store
-from bitsferry.store.folder import Destination
+from bitsferry.store.folder import Companion, Destination
 
 FILE = "file.bin"
 PLAIN = Answer()
@@ -105,11 +105,13 @@ async def upload(store: Store, data: bytes, path: str = "/" + FILE) -> str:
     return session.id
 
 
-async def finish(store: Store, guid: str, destination: Destination) -> None:
+async def finish(
+    store: Store, guid: str, destination: Destination, companion: Companion | None = None
+) -> None:
     """What the service does after the last byte."""
     async with store.open(guid) as stored:
         if not stored.session.published:
-            await stored.publish(destination)
+            await stored.publish(destination, companion)
             stored.session.publish()
             await stored.save()
         await stored.release(destination)
@@ -368,6 +370,82 @@ class StorePromises(_Promises):
         there = world.there()
         assert set(there) == {FILE}
         assert there[FILE] in many
+
+    # What stands beside it
+
+    async def test_a_companion_is_published_with_its_file(self, world: World, store: Store) -> None:
+        guid = await upload(store, b"bytes")
+        destination = world.destination("a", FILE, create_folders=True)
+        await finish(store, guid, destination, Companion("sum", b"12\n"))
+        assert world.there() == {f"a/{FILE}": b"bytes", "a/sum": b"12\n"}
+
+    @pytest.mark.parametrize("taken", [b"", b"12\n3", b"other"])
+    async def test_a_companion_needs_a_free_name_as_its_file_does(
+        self, world: World, store: Store, taken: bytes
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        world.put(taken, "sum")
+        with pytest.raises(DestinationExists):
+            await finish(store, guid, world.destination(FILE), Companion("sum", b"12\n"))
+        assert world.there() == {"sum": taken}
+        world.take_away("sum")
+        world.put(b"12\n", "sum")  # as good as our own
+        await finish(store, guid, world.destination(FILE), Companion("sum", b"12\n"))
+        assert world.there() == {FILE: b"bytes", "sum": b"12\n"}
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    async def test_a_folder_is_no_place_for_a_companion_and_nothing_was_touched(
+        self, world: World, store: Store, overwrite: bool
+    ) -> None:
+        guid = await upload(store, b"bytes")
+        world.put(b"inside", "sum", "inner.txt")
+        with pytest.raises(DestinationIsFolder):
+            await finish(store, guid, world.destination(FILE, overwrite=overwrite), Companion("sum", b"12\n"))
+        assert world.there() == {"sum/inner.txt": b"inside"}
+
+    async def test_of_many_that_may_overwrite_the_last_one_has_its_own_companion(
+        self, world: World, store: Store
+    ) -> None:
+        for attempt in range(5):
+            many = [b"%d" % number for number in range(8)]
+            guids = [await upload(store, data) for data in many]
+            destination = world.destination(FILE, overwrite=True)
+            ends = (
+                finish(store, guid, destination, Companion("sum", b"the sum of " + data))
+                for guid, data in zip(guids, many, strict=True)
+            )
+            await asyncio.gather(*ends)
+            there = world.there()
+            assert there == {FILE: there[FILE], "sum": b"the sum of " + there[FILE]}, attempt
+
+    # What is taken back
+
+    async def test_what_is_cut_off_is_held_no_more_and_other_bytes_take_its_place(
+        self, world: World, store: Store
+    ) -> None:
+        guid = await upload(store, b"first and wrong")
+        async with store.open(guid) as stored:
+            await stored.cut(100)
+            assert stored.held == 15
+            await stored.cut(6)
+            assert stored.held == 6
+        store = world.start()
+        async with store.open(guid) as stored:
+            assert stored.held == 6
+        assert await receive(store, guid, b"then right") == 16
+        await finish(store, guid, world.destination(FILE))
+        assert world.there() == {FILE: b"first then right"}
+
+    async def test_what_is_held_can_be_read_by_who_has_no_turn(self, world: World, store: Store) -> None:
+        guid = await upload(store, b"first ")
+        descriptor = store.open_bytes(guid)
+        await receive(store, guid, b"second")
+        with open(descriptor, "rb") as file:
+            assert file.read() == b"first second"
+        await finish(store, guid, world.destination(FILE))
+        for nobody in (guid, new_session().id):
+            with pytest.raises(SessionNotFound):
+                store.open_bytes(nobody)
 
     # The end
 

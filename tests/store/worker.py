@@ -20,12 +20,13 @@ from bitsferry.protocol.errors import BitsError, SessionNotFound
 from bitsferry.protocol.notification import Answer
 from bitsferry.protocol.session import Session, State
 from bitsferry.store import threads
-from bitsferry.store.folder import Destination, Folder
+from bitsferry.store.folder import Companion, Destination, Folder
 from bitsferry.store.local import Durability, LocalStore
 from bitsferry.store.threads import error_of_os
 
 CONTENT = bytes(range(256)) * 1024
 REPLY = b"what the application has to say " * 5000
+SUM = b"what stands beside the file\n"
 _MOST_TRIES = 3
 
 
@@ -57,6 +58,7 @@ class Work:
         self._root: str = task["root"]
         self._durability: Durability = task.get("durability", "power")
         self.destination = Destination(Folder(task["folder"]), ("file.bin",), task.get("overwrite", False))
+        self.companion = Companion("file.bin.sum", SUM) if task.get("companion", False) else None
         if not task.get("links", True):
             os.link = refuse_links()
 
@@ -146,7 +148,7 @@ class Work:
         """What the service does after the last byte."""
         async with self.store.open(self.guid) as stored:
             if not stored.session.published:
-                await stored.publish(self.destination)
+                await stored.publish(self.destination, self.companion)
                 self.mark("published")
                 stored.session.publish()
                 await stored.save()

@@ -31,7 +31,8 @@ class Claim:
     `address` is the client's, `peer` that of whoever opened the connection, another one behind a proxy we
     trust; empty on a Unix socket. `link` is None where connections cannot be told apart. `shared`: a proxy
     may send other clients' requests over the same connection. `begins`: the request asks for something new,
-    and does not go on with an upload of its own.
+    and does not go on with an upload of its own. `target` has no mount's prefix, which is `mount`.
+    `fronted`: whoever opened the connection is a proxy that we trust.
     """
 
     method: str
@@ -42,21 +43,28 @@ class Claim:
     link: Link | None = None
     shared: bool = False
     begins: bool = True
+    mount: str = ""
+    fronted: bool = False
 
 
 class NotProved(Exception):
     """What the request says is wrong; the message says why, for the log and never for the client.
 
-    `user` is who it claims to be from, if it says that. `challenge` takes the place of what the scheme asks
+    `user` is who it claims to be from, if it says that. `challenges` take the place of what the scheme asks
     otherwise. Not `counts`: no sign of somebody who guesses, such as a nonce that grew old.
     """
 
     def __init__(
-        self, why: str, *, user: str | None = None, challenge: str | None = None, counts: bool = True
+        self,
+        why: str,
+        *,
+        user: str | None = None,
+        challenges: tuple[str, ...] = (),
+        counts: bool = True,
     ) -> None:
         super().__init__(why)
         self.user = user
-        self.challenge = challenge
+        self.challenges = challenges
         self.counts = counts
 
 
@@ -92,11 +100,14 @@ class Scheme(ABC):
         """
 
     @abstractmethod
-    def challenge(self, claim: Claim) -> str | None:
-        """The value of WWW-Authenticate that asks for this scheme; None where nothing can be asked."""
+    def challenges(self, claim: Claim) -> tuple[str, ...]:
+        """The values of WWW-Authenticate that ask for this scheme; none where nothing can be asked."""
 
     def claimed(self, claim: Claim) -> str | None:
-        """Whom the request claims to be from, before anything is proved; None when it does not say."""
+        """Whom the request claims to be from, before anything is proved.
+
+        None when it does not say, or when it is known to be right: then it needs not be slowed down.
+        """
         return None
 
 

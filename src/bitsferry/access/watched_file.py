@@ -47,6 +47,11 @@ class WatchedFile(Generic[T]):
             await asyncio.shield(self._looking)
         return self._value
 
+    @property
+    def latest(self) -> T:
+        """What it said when it was last read."""
+        return self._value
+
     def _looked_at(self, looking: asyncio.Task[None]) -> None:
         self._looking = None
         self._looked = self._clock()

@@ -84,7 +84,7 @@ def _on_the_server(error: BitsError, user: str | None) -> str | None:
         case errors.AuthenticationRequired() if user:
             return f"Check the name {user} and its password."
         case errors.AuthenticationRequired():
-            return "Check the token: it may have expired."
+            return "Check the token, or the ticket: it may have expired."
         case errors.DestinationExists():
             return "Choose another name in the URL, or ask for 'allow_overwrites' on the server."
         case errors.AccessDenied():
@@ -103,6 +103,10 @@ def _on_the_server(error: BitsError, user: str | None) -> str | None:
             return (
                 "The file has arrived, its reply cannot be fetched:"
                 " the server must say how long files are, and give out parts of them."
+            )
+        case errors.DigestMismatch():
+            return (
+                "Check memory and disks here and there; another machine or another way may show where it is."
             )
         case BitsError(hresult=HResult.ERROR_PATH_NOT_FOUND):
             return "Make the folder on the server, or ask for 'create_folders' there."

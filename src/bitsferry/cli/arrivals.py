@@ -44,7 +44,8 @@ class Arrivals:
     def _read(self) -> None:
         with open(self._path, "rb") as file:
             for line in file:
-                with contextlib.suppress(msgspec.DecodeError):  # the last one of a run that was killed
+                # The last one of a run that was killed is no arrival.
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     arrival = msgspec.json.decode(line, type=_Arrival)
                     self._arrived[arrival.url] = arrival.identity
 

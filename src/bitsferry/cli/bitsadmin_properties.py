@@ -145,8 +145,6 @@ def read_scheme(text: str) -> Scheme:
 
 
 _NO_SCHEMES = {
-    "NTLM": "it needs a log-on of Windows; BASIC over https, or DIGEST, may do",
-    "NEGOTIATE": "it needs a log-on of Windows or a Kerberos ticket; BASIC over https, or DIGEST, may do",
     "PASSPORT": "the service of Microsoft's that it asked is gone",
 }
 

@@ -173,9 +173,11 @@ def _set_credentials(desk: Desk, said: Said) -> None:
     name, *asked, user = said.words[:4]
     job = desk.client.find(name)
     target, scheme = read_member(Target)(asked[0]), read_scheme(asked[1])
-    if len(said.words) > 4:
+    if user == words.NULL and scheme in (Scheme.NTLM, Scheme.NEGOTIATE):
+        given = credential(target, None, scheme)  # the log-on of who runs the job (Learn, SetCredentials)
+    elif len(said.words) > 4:
         hide(user + "\0", said.words[4])
-        given: Credential | None = Credential(target, scheme, user, said.words[4])
+        given = Credential(target, scheme, user, said.words[4])
     else:
         given = credential(target, None if scheme is Scheme.BEARER else user, scheme)
     assert given is not None, "with a scheme there is always one"
@@ -292,8 +294,9 @@ VERBS: dict[str, Verb] = {
     ),
     "setcredentials": Verb(
         Usage("job target scheme user [password]"),
-        "set credentials: for SERVER or PROXY, by BASIC, DIGEST or BEARER; where the password is left out, "
-        "BITSFERRY_PASSWORD has it, or it is asked for",
+        "set credentials: for SERVER or PROXY, by BASIC, DIGEST, NTLM, NEGOTIATE or BEARER; where the "
+        "password is left out, BITSFERRY_PASSWORD has it, or it is asked for; by NTLM or NEGOTIATE, NULL "
+        "instead of the user is whoever runs the job",
         _set_credentials,
     ),
     "removecredentials": Verb(Usage("job target scheme"), "remove credentials", _remove_credentials),

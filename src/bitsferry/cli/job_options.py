@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bitsferry.cli.passwords import credential
+from bitsferry.cli.passwords import PROXY_SCHEMES, credential
 from bitsferry.cli.quantities import parse_duration, parse_size
 from bitsferry.cli.rates import parse_rates
 from bitsferry.client.bandwidth import Timetable
@@ -67,11 +67,12 @@ def user_options(command: Command) -> Command:
 
 def credentials_of(options: dict[str, Any]) -> list[Credential]:
     """Whom these options mean, which are taken out of `options`. Raises click.UsageError."""
-    user, auth, proxy_user = (options.pop(name) for name in ("user", "auth", "proxy_user"))
+    names = ("user", "auth", "proxy_user", "proxy_auth")
+    user, auth, proxy_user, proxy_auth = (options.pop(name) for name in names)
     try:
         found = (
             credential(Target.SERVER, user, None if auth is None else Scheme(auth)),
-            credential(Target.PROXY, proxy_user, None),
+            credential(Target.PROXY, proxy_user, None if proxy_auth is None else Scheme(proxy_auth)),
         )
     except (ValueError, BitsError) as error:
         raise click.UsageError(_sentence(error)) from None
@@ -203,7 +204,7 @@ def _parse_command(text: str) -> tuple[str, ...] | str:
 
 _PLAIN = (
     *("name", "description", "priority", "retry_delay", "no_progress_timeout", "max_download_time"),
-    *("notify_flags", "notify_command", "headers_are_write_only", "override_method", "limit"),
+    *("notify_flags", "notify_command", "headers_are_write_only", "override_method", "digest", "limit"),
     *("fragment_limit", "reply_path"),
 )
 _NOTHING: dict[str, object] = {"limit": None, "fragment_limit": None, "notify_command": ()}
@@ -308,6 +309,11 @@ _OPTIONS = [
         default=None,
         help="Hide BITS_POST behind POST, if the network eats it.",
     ),
+    click.option(
+        "--digest/--no-digest",
+        default=None,
+        help="Say the file's SHA-256, for the server to compare; else to those that do.",
+    ),
 ]
 
 _USER = [
@@ -318,4 +324,7 @@ _USER = [
         help="How to say it; else as the server asks. Tokens: $BITSFERRY_TOKEN.",
     ),
     click.option("--proxy-user", metavar="NAME[:PASSWORD]", help="For the proxy. $BITSFERRY_PROXY_PASSWORD."),
+    click.option(
+        "--proxy-auth", type=click.Choice(PROXY_SCHEMES), help="How to say it there; else as it asks."
+    ),
 ]

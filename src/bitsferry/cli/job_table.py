@@ -246,7 +246,8 @@ def _settings(job: Job, credentials: Iterable[CredentialName]) -> Facts:
     if job.fragment_limit:
         yield "fragments", f"at most {spell_size(job.fragment_limit)}"
     for each in credentials:
-        yield "user", f"{each.user} ({each.target}, {each.scheme or 'basic or digest'})"
+        nobody = "a token" if each.scheme == "bearer" else "whoever runs it"
+        yield "user", f"{each.user or nobody} ({each.target}, {each.scheme or 'as it asks'})"
     for name, value in http.headers:
         yield "header", f"{name}: {'(write-only)' if job.headers_are_write_only else value}"
     if http.proxy.usage is not ProxyUsage.PRECONFIG:
@@ -269,6 +270,8 @@ def _settings(job: Job, credentials: Iterable[CredentialName]) -> Facts:
         yield "overlooks", f"{', '.join(ignored)} of the server's certificate"
     if http.override_method:
         yield "says", "POST instead of BITS_POST"
+    if http.digest is not None:
+        yield "digest", "said to every server" if http.digest else "never said"
 
 
 def _flag(flag: Notify) -> str:

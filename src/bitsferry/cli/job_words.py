@@ -235,6 +235,7 @@ def as_object(job: Job, credentials: Iterable[CredentialName], now: float) -> di
             "ignore": int(http.tls.ignore),
         },
         "post": http.override_method,
+        "digest": http.digest,
     }
 
 

@@ -19,7 +19,7 @@ from bitsferry.cli.job_options import (
 from bitsferry.cli.job_words import printable, short_id, spell_rates, spell_state
 from bitsferry.client.bandwidth import Timetable
 from bitsferry.client.client import Client
-from bitsferry.client.credentials import Credential, Target
+from bitsferry.client.credentials import Credential, Scheme, Target
 from bitsferry.client.job import Job, JobType
 from bitsferry.client.job_queue import JobQueue
 
@@ -152,12 +152,20 @@ def set_credentials(*, job: str, **options: Any) -> None:
     """
     new = credentials_of(options)
     if not new:
-        raise click.UsageError("say who is asking: --user NAME, --auth bearer or --proxy-user NAME")
+        raise click.UsageError(
+            "say who is asking: --user NAME, --auth bearer, --auth negotiate or --proxy-user NAME"
+        )
     with opened() as client:
         found = client.find(job)
         for credential in new:
             client.set_credentials(found, credential)
-            say(f"{found.name}: asks the {credential.target} as {credential.user or 'the owner of a token'}")
+            say(f"{found.name}: asks the {credential.target} as {_name_of(credential)}")
+
+
+def _name_of(credential: Credential) -> str:
+    if credential.user:
+        return credential.user
+    return "the owner of a token" if credential.scheme is Scheme.BEARER else "whoever runs the jobs"
 
 
 @credentials.command("remove")

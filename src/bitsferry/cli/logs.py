@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-__all__ = ["start_logging"]
+__all__ = ["Sparing", "start_logging"]
+
+_MOST = 4096  # addresses whose lines are counted; of more, those that were quiet for longest are forgotten
 
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -63,10 +69,63 @@ def _word(value: object) -> str:
     return text if plain else _printable(json.dumps(text, ensure_ascii=False))
 
 
+@dataclass(slots=True)
+class _Budget:
+    """`burst` lines at once, `rate` per second in the long run."""
+
+    rate: float
+    burst: float
+    left: float
+    at: float
+
+    def take(self, now: float) -> bool:
+        self.left = min(self.burst, self.left + (now - self.at) * self.rate)
+        self.at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Sparing(logging.Filter):
+    """Warnings and errors about clients, as many as people read: a flood must not fill the disk.
+
+    30 lines at once about an address, then one per second; about all addresses together 200, then 50 per
+    second. What was left out before a line of the same kind, that line says: `left_out=1234`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._all = _Budget(50, 200, 200, clock())
+        self._budgets: OrderedDict[tuple[str, int, object], _Budget] = OrderedDict()
+        self._left_out: Counter[tuple[str, int]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        if record.levelno < logging.WARNING or not hasattr(record, "address") or record.exc_info:
+            return True
+        now, kind = self._clock(), (record.pathname, record.lineno)
+        if not (self._of((*kind, record.address), now).take(now) and self._all.take(now)):
+            self._left_out[kind] += 1
+            return False
+        if left_out := self._left_out.pop(kind, 0):
+            record.left_out = left_out
+        return True
+
+    def _of(self, key: tuple[str, int, object], now: float) -> _Budget:
+        budget = self._budgets.setdefault(key, _Budget(1, 30, 30, now))
+        self._budgets.move_to_end(key)
+        if len(self._budgets) > _MOST:
+            self._budgets.popitem(last=False)
+        return budget
+
+
 def start_logging(style: Literal["text", "json"]) -> None:
     """Write the log to standard error in this style, from INFO on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
+    handler.addFilter(Sparing())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

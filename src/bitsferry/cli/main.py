@@ -14,6 +14,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "serve": "Receive uploads into a folder, or as a settings file says.",
+    "users": "Manage who may enter: files of users for the server.",
     "send": "Send a file to a BITS server.",
     "jobs": "Send and fetch in the background, through reboots.",
     "bitsadmin": "Manage background jobs by the verbs of Windows' bitsadmin.",

@@ -11,8 +11,12 @@ import click
 
 from bitsferry.client.credential_store import system_keyring
 from bitsferry.client.credentials import Credential, Scheme, Target
+from bitsferry.client.handshake import missing
 
-__all__ = ["credential", "hide"]
+__all__ = ["PROXY_SCHEMES", "credential", "hide"]
+
+PROXY_SCHEMES = [each.value for each in Scheme if each is not Scheme.BEARER]
+"""How a proxy may be told who is asking."""
 
 _VARIABLES = {Target.SERVER: "BITSFERRY_PASSWORD", Target.PROXY: "BITSFERRY_PROXY_PASSWORD"}
 _TOKEN = "BITSFERRY_TOKEN"  # noqa: S105 (its name, not its value)
@@ -22,15 +26,22 @@ _KEYRING = "bitsferry"  # the service whose passwords are ours: keyring set bits
 def credential(target: Target, user: str | None, scheme: Scheme | None) -> Credential | None:
     """What `--user` and `--auth` mean; `user` may have its password with it, as NAME:PASSWORD.
 
-    Raises ValueError with a sentence when something is missing or cannot be said.
+    NTLM and Negotiate without a name mean the log-on, or the Kerberos ticket, of who runs the command. Raises
+    ValueError with a sentence when something is missing or cannot be said.
     """
     if scheme is Scheme.BEARER:
         if user is not None:
             raise ValueError("a token says who you are: leave the name out")
         return Credential(target, scheme, "", _secret(_TOKEN, "token"))
+    if scheme in (Scheme.NTLM, Scheme.NEGOTIATE):
+        if why := missing(scheme, user or ""):
+            raise ValueError(why)
+        if user is None:
+            return Credential(target, scheme, "", "")
     if user is None:
         if scheme is not None:
-            raise ValueError(f"{scheme} needs a name: say who you are with --user NAME")
+            option = "--user" if target is Target.SERVER else "--proxy-user"
+            raise ValueError(f"{scheme} needs a name: say who you are with {option} NAME")
         return None
     name, colon, password = user.partition(":")
     if colon:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 from bitsferry.cli.quantities import parse_duration, parse_size
 
 __all__ = [
+    "DEFAULT_REALM",
     "Reader",
     "checked_by",
     "count",
     "duration",
     "largest",
+    "often",
     "one_of",
     "path",
     "patience",
+    "realm",
     "room",
     "shown",
     "size",
+    "speed",
     "text",
     "texts",
     "yes_or_no",
 ]
+
+DEFAULT_REALM = "bitsferry"
+
+_REALM = r"[!#-9;-\[\]-~](?:[ !#-9;-\[\]-~]{0,98}[!#-9;-\[\]-~])?"
+_PER_SECOND = re.compile(r"\s*/\s*s(ec(ond)?)?\s*$", re.IGNORECASE)
+_OFTEN = 1_000_000
 
 # Each raises ValueError with a sentence that says what would be right.
 
@@ -101,6 +112,28 @@ def largest(value: Any) -> int:
     return size(value)
 
 
+def speed(value: Any) -> int:
+    """Bytes per second."""
+    if isinstance(value, str):
+        value = _PER_SECOND.sub("", value)
+    try:
+        length = parse_size(value)
+    except ValueError:
+        raise ValueError(
+            f"{shown(value)} is no speed: write bytes per second, such as '500 KB/s' or '10 MB/s'"
+        ) from None
+    if not length:
+        raise ValueError("at a speed of 0 nothing would ever come; leave it out for no limit")
+    return size(length)
+
+
+def often(value: Any) -> float:
+    """How many times in a second, more than none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= _OFTEN:
+        raise ValueError(f"{shown(value)} is no number of times in a second, such as 20 or 0.5")
+    return float(value)
+
+
 def room(value: Any) -> int:
     """Bytes, none included."""
     return 0 if parse_size(value) == 0 else size(value)
@@ -122,6 +155,16 @@ def duration(value: Any) -> float:
     if not parse_duration(value):
         raise ValueError("a time of 0 makes no sense here")
     return patience(value)
+
+
+def realm(value: Any) -> str:
+    """What people are asked a password for; it stands between quotes in headers, between colons in files."""
+    if not re.fullmatch(_REALM, text(value)):
+        raise ValueError(
+            f"{shown(value)} is no realm: up to 100 characters of ASCII, none of them a quote, a backslash or"
+            " a colon, and no blanks around them"
+        )
+    return text(value)
 
 
 def checked_by(check: Callable[[str], object]) -> Reader:

@@ -14,7 +14,7 @@ import click
 from bitsferry.cli.delivery import Delivery
 from bitsferry.cli.display import choose
 from bitsferry.cli.interrupts import Terminated, exit_code_of, interruptible
-from bitsferry.cli.passwords import credential
+from bitsferry.cli.passwords import PROXY_SCHEMES, credential
 from bitsferry.cli.quantities import parse_duration, parse_size
 from bitsferry.cli.rates import parse_rates
 from bitsferry.cli.sources import Found, find
@@ -93,6 +93,7 @@ def _parse_fragment(text: str) -> int:
 @click.option("--proxy", metavar="URL", help="http://HOST:PORT, or none; else as the system says.")
 @click.option("--no-proxy", metavar="LIST", help="Hosts to reach without it: *.example.com,10.0.0.0/8")
 @click.option("--proxy-user", metavar="NAME[:PASSWORD]", help="For it. $BITSFERRY_PROXY_PASSWORD.")
+@click.option("--proxy-auth", type=click.Choice(PROXY_SCHEMES), help="How to say it; else as it asks.")
 @click.option("--proxy-tunnel", is_flag=True, help="Ask it for a tunnel for http, too.")
 @click.option("--cacert", metavar="FILE", help="Trust these certificates (PEM), too.")
 @click.option("--cert", metavar="FILE", help="Our own certificate (PEM), for servers that want one.")
@@ -104,6 +105,11 @@ def _parse_fragment(text: str) -> int:
     help="Overlook this fault of the server's certificate.",
 )
 @click.option("--post", is_flag=True, help="Hide BITS_POST behind POST, if the network eats it.")
+@click.option(
+    "--digest/--no-digest",
+    default=None,
+    help="Say the file's SHA-256, for the server to compare; else to those that do.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Tell what happens as JSON, an object a line.")
 @click.option("--quiet", is_flag=True, help="Say nothing unless it fails.")
 def send(
@@ -123,12 +129,14 @@ def send(
     proxy: str | None,
     no_proxy: str | None,
     proxy_user: str | None,
+    proxy_auth: str | None,
     proxy_tunnel: bool,
     cacert: str | None,
     cert: str | None,
     key: str | None,
     ignore_tls: tuple[str, ...],
     post: bool,
+    digest: bool | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -146,9 +154,11 @@ def send(
                 found = _find(files, url, recursive=recursive, reply=reply)
                 check_length(headers)
                 proxies = _proxy(proxy, no_proxy, tunnel=proxy_tunnel)
-                options = HttpOptions(headers, proxies, _tls(cacert, cert, key, ignore_tls), post)
+                options = HttpOptions(headers, proxies, _tls(cacert, cert, key, ignore_tls), post, digest)
                 who = credential(Target.SERVER, user, None if auth is None else Scheme(auth))
-                who_to_proxy = credential(Target.PROXY, proxy_user, None)
+                who_to_proxy = credential(
+                    Target.PROXY, proxy_user, None if proxy_auth is None else Scheme(proxy_auth)
+                )
             delivery.user = None if who is None else who.user
             with Sender(
                 credentials=[each for each in (who, who_to_proxy) if each is not None],

@@ -10,8 +10,10 @@ import click
 
 from bitsferry.cli import readers
 from bitsferry.cli.logs import start_logging
+from bitsferry.cli.privileges import Account
 from bitsferry.cli.serving import Serving, errors_told
-from bitsferry.cli.settings import Settings, read_settings, read_store, settings_of_folder
+from bitsferry.cli.settings import Settings, SettingsError, read_settings, read_store, settings_of_folder
+from bitsferry.cli.tls import TlsOption, with_certificate
 from bitsferry.server.listeners import Address
 
 __all__ = ["serve"]
@@ -39,7 +41,13 @@ def _read_with(read: Callable[[str], Any]) -> Callable[[click.Context, click.Par
     metavar="HOST:PORT",
     multiple=True,
     callback=_read_with(Address.parse),
-    help="Also [::1]:PORT and unix:/path; port 0: any free one. May be repeated.",
+    help="Also [::1]:PORT, unix:/path, https://HOST:PORT; port 0: any free one. May be repeated.",
+)
+@click.option(
+    "--tls",
+    metavar="CERTIFICATE[,KEY]",
+    callback=_read_with(TlsOption.parse),
+    help="Speak TLS, by these files; 'self-signed': by a certificate of its own, for trying out.",
 )
 @click.option("--allow-overwrites", is_flag=True, help="Let an upload replace a file that is there.")
 @click.option(
@@ -57,16 +65,25 @@ def _read_with(read: Callable[[str], Any]) -> Callable[[click.Context, click.Par
 @click.option(
     "--workers", metavar="N", type=click.IntRange(1, 64), help="How many processes serve; 1 if left out."
 )
+@click.option(
+    "--user",
+    "account",
+    metavar="NAME[:GROUP]",
+    callback=_read_with(Account.parse),
+    help="Who to become, from root, when the sockets are open.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--check-config", is_flag=True, help="Only say whether the settings are right.")
 def serve(
     folder: str | None,
     config: str | None,
     listen: tuple[Address, ...],
+    tls: TlsOption | None,
     allow_overwrites: bool,
     max_upload_size: int | None,
     store: str | None,
     workers: int | None,
+    account: Account | None,
     log_format: Literal["text", "json"],
     check_config: bool,
 ) -> None:
@@ -89,10 +106,22 @@ def serve(
             )
             for directory in settings.directories
         )
+        listening = listen or settings.listen
+        certified = settings.tls
+        if tls is not None and tls.certificate is not None:
+            certified = with_certificate(certified, tls.certificate, tls.key)
+        secure = [address for address in listening if address.scheme == "https"]
+        if secure and certified is None and tls is None:
+            raise SettingsError(
+                f"{config or folder}: listen: {secure[0]} needs a certificate: "
+                "write [tls] with certificate and key, or say --tls"
+            )
         return replace(
             settings,
             directories=directories,
-            listen=listen or settings.listen,
+            listen=listening,
+            tls=certified,
+            self_signed=tls is not None and tls.certificate is None,
             store=store or settings.store,
             workers=workers or settings.workers,
         )
@@ -104,7 +133,7 @@ def serve(
             click.echo(f"{config or folder}: fine, {count} director{'y' if count == 1 else 'ies'}")
             return
         start_logging(log_format)
-        serving = Serving(read, settings)
+        serving = Serving(read, settings, account, tells_trust=log_format == "text")
         if settings.workers == 1:
             serving.alone()
         else:

@@ -15,12 +15,18 @@ from dataclasses import replace
 
 import click
 
+from bitsferry.cli.privileges import Account, PrivilegesError, become
 from bitsferry.cli.settings import Settings, SettingsError
+from bitsferry.cli.tls import with_certificate, words_of_trust
 from bitsferry.cli.workers import supervise
 from bitsferry.protocol.errors import BitsError
+from bitsferry.server.audit import AuditLog
 from bitsferry.server.directory import Directories
 from bitsferry.server.listeners import ListenError, inherited, notify, open_listeners
 from bitsferry.server.running import Server
+from bitsferry.server.self_signed import SelfSigned, names_of_host, self_signed
+from bitsferry.server.tls import Tls, UnusableTls
+from bitsferry.store.folder import make_folder
 from bitsferry.store.location import open_store
 
 __all__ = ["Serving", "errors_told"]
@@ -35,7 +41,7 @@ def errors_told() -> Iterator[None]:
     """What a person can mend ends the process with a sentence, not with a traceback."""
     try:
         yield
-    except (SettingsError, ListenError, BitsError) as error:
+    except (SettingsError, ListenError, PrivilegesError, BitsError) as error:
         message = error.message if isinstance(error, BitsError) else str(error)
         click.echo(f"bitsferry: {message}", err=True)
         sys.exit(USAGE if isinstance(error, SettingsError) else FAILED)
@@ -44,15 +50,43 @@ def errors_told() -> Iterator[None]:
 class Serving:
     """A server's life: opened with settings, renewed by SIGHUP, ended by SIGTERM or SIGINT."""
 
-    def __init__(self, read: Callable[[], Settings], settings: Settings) -> None:
-        """`read` reads the settings again. Raises SettingsError and ListenError."""
+    def __init__(
+        self,
+        read: Callable[[], Settings],
+        settings: Settings,
+        account: Account | None = None,
+        *,
+        tells_trust: bool = True,
+    ) -> None:
+        """`read` reads the settings again; `account` is who we are as soon as the sockets are open.
+
+        `tells_trust`: beside the log there is room for words on how to trust a self-signed certificate.
+        Raises SettingsError, ListenError and PrivilegesError.
+        """
         _raise_descriptor_limit()
-        _make_folders(settings)
         self._read = read
         self._settings = settings
-        self._listeners = inherited() or [
-            listener for address in settings.listen for listener in open_listeners(address)
+        self._tells_trust = tells_trust
+        self._own: SelfSigned | None = None
+        has_tls = settings.self_signed or settings.tls is not None
+        self._listeners = inherited(has_tls=has_tls) or [
+            listener for address in settings.listen for listener in open_listeners(address, has_tls=has_tls)
         ]
+        try:
+            # Read before we become somebody else, who need not be able to.
+            self._tls = None if settings.self_signed else _tls(settings)
+            if account is not None:
+                become(account)
+            _make_folders(settings)
+            if settings.self_signed:
+                self._own = _own_certificate(settings)
+                self._settings = self._with_own_certificate(settings)
+                self._tls = _tls(self._settings)
+        except BaseException:
+            for listener in self._listeners:
+                listener.withdraw()
+                listener.close()
+            raise
 
     def alone(self) -> None:
         """Serve in this process."""
@@ -92,7 +126,7 @@ class Serving:
     ) -> None:
         settings = self._settings
         with closing(open_store(settings.store, settings.durability, shared=shared)) as store:
-            server = Server(store, Directories(()), shared=shared, tidies=tidies)
+            server = Server(store, Directories(()), shared=shared, tidies=tidies, tls=self._tls)
             self._renew(server)
             loop, stop = asyncio.get_running_loop(), asyncio.Event()
             interrupted = False
@@ -131,6 +165,9 @@ class Serving:
             method_override=settings.method_override,
             header_value_limit=settings.header_value_size,
             cleanup_interval=settings.cleanup_interval,
+            fronts=settings.fronts,
+            audit_log=_audit_log(settings),
+            tls=settings.tls,
         )
 
     def _ready(self) -> None:
@@ -139,6 +176,23 @@ class Serving:
             click.echo(f"listening on {listener.url}")
         sys.stdout.flush()
         notify("READY=1")
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            logger.warning("the server runs as root: --user NAME lets it become another user")
+        if self._own is not None:
+            self._tell_trust(self._own)
+
+    def _tell_trust(self, own: SelfSigned) -> None:
+        if self._tells_trust:
+            click.echo(words_of_trust(own, [listener.url for listener in self._listeners]), err=True)
+        else:
+            facts = {"file": own.certificate, "sha256": own.fingerprint}
+            logger.info("the certificate is self-signed", extra=facts)
+
+    def _with_own_certificate(self, settings: Settings) -> Settings:
+        own = self._own
+        if own is None:
+            return settings
+        return replace(settings, tls=with_certificate(settings.tls, own.certificate, own.key))
 
     def _stopping(self) -> None:
         notify("STOPPING=1")
@@ -158,12 +212,14 @@ class Serving:
         """Directories and limits may change; listeners, workers and store stay as they are."""
         old = self._settings
         try:
-            new = self._read()
+            new = self._with_own_certificate(self._read())
             _make_folders(new)
         except SettingsError as error:
             logger.error("the settings stay as they were: %s", error)  # noqa: TRY400, a typo needs no traceback
             return False
-        lasting = ("listen", "store", "durability", "workers")
+        lasting = ["listen", "store", "durability", "workers"]
+        if (old.tls is None) != (new.tls is None):
+            lasting.append("tls")
         changed = [name for name in lasting if getattr(new, name) != getattr(old, name)]
         if tell and changed:
             logger.warning("these change with a restart only: %s", ", ".join(changed))
@@ -187,7 +243,7 @@ def _calm_the_collector() -> None:
 
 
 def _make_folders(settings: Settings) -> None:
-    """Make the folders of the directories. Raises SettingsError where files cannot be put there."""
+    """Make the folders of the directories, and the audit log. Raises SettingsError where that cannot be."""
     for directory in settings.directories:
         folder = directory.folder
         try:
@@ -199,6 +255,39 @@ def _make_folders(settings: Settings) -> None:
             raise SettingsError(
                 f"the folder {folder} cannot be used: the server's account may not write there"
             )
+    if (audit_log := _audit_log(settings)) is not None:
+        try:
+            audit_log.check()
+        except OSError as error:
+            raise SettingsError(
+                f"the audit log {audit_log.path} cannot be written: {error.strerror or error}"
+            ) from error
+
+
+def _tls(settings: Settings) -> Tls | None:
+    """Raises SettingsError."""
+    try:
+        return None if settings.tls is None else Tls(settings.tls)
+    except UnusableTls as error:
+        raise SettingsError(f"tls: {error}") from None
+
+
+def _own_certificate(settings: Settings) -> SelfSigned:
+    """The certificate we made for ourselves, in the store. Raises SettingsError."""
+    folder = settings.store.removeprefix("file:")
+    try:
+        make_folder(folder, 0o700)
+        return self_signed(folder, names_of_host(address.host for address in settings.listen))
+    except OSError as error:
+        raise SettingsError(
+            f"the self-signed certificate cannot be kept in {folder}: {error.strerror or error}"
+        ) from error
+
+
+def _audit_log(settings: Settings) -> AuditLog | None:
+    if settings.audit_log is None:
+        return None
+    return AuditLog(settings.audit_log, durable=settings.durability == "power")
 
 
 def _raise_descriptor_limit() -> None:

@@ -9,6 +9,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from bitsferry.access.fronts import FORWARDED, X_FORWARDED_FOR, Fronts
+from bitsferry.access.proxied import Proxied
+from bitsferry.access.throttle import Throttle
 from bitsferry.cli import readers
 from bitsferry.cli.applications import (
     WrongKeyError,
@@ -17,10 +20,14 @@ from bitsferry.cli.applications import (
     is_about_applications,
     read_application,
 )
+from bitsferry.cli.digests import DIGEST_KEYS, read_digests
 from bitsferry.cli.guards import GUARD_KEYS, read_guard
 from bitsferry.cli.hooks import HOOKS, read_hooks
 from bitsferry.cli.readers import Reader
+from bitsferry.cli.tls import TLS_KEYS, WrongTlsError, read_tls
 from bitsferry.cli.toml_text import Path, TomlText
+from bitsferry.cli.vouched_schemes import trusted_proxies
+from bitsferry.cli.windows_schemes import HEAD_WITH_TICKET, asks_for_tickets
 from bitsferry.protocol.errors import InvalidName
 from bitsferry.protocol.wire import VALUE_LIMIT
 from bitsferry.server.connections import Limits
@@ -28,6 +35,8 @@ from bitsferry.server.directory import Directory
 from bitsferry.server.listeners import Address
 from bitsferry.server.names import check_name
 from bitsferry.server.outgoing import Address as Target
+from bitsferry.server.template import NameTemplate
+from bitsferry.server.tls import ServerTls
 from bitsferry.server.upload_events import Kind
 from bitsferry.server.webhook import TOLD
 from bitsferry.store.folder import OWN_PREFIX
@@ -60,16 +69,25 @@ class Settings:
     header_value_size: int = VALUE_LIMIT
     method_override: bool = True
     cleanup_interval: float | None = None
+    audit_log: str | None = None
+    fronts: Fronts = field(default_factory=Fronts)
+    tls: ServerTls | None = None
+    self_signed: bool = False
 
     def __post_init__(self) -> None:
-        """Sessions must lie where no upload can reach them."""
-        store = os.path.realpath(self.store.removeprefix("file:"))
+        """Sessions and the audit log must lie where no upload can reach them."""
+        self._check_out_of_reach("store", self.store.removeprefix("file:"))
+        if self.audit_log is not None:
+            self._check_out_of_reach("audit log", self.audit_log)
+
+    def _check_out_of_reach(self, what: str, path: str) -> None:
+        path = os.path.realpath(path)
         for directory in self.directories:
             folder = os.path.realpath(directory.folder)
-            inside = os.path.relpath(store, folder).split(os.sep)
+            inside = os.path.relpath(path, folder).split(os.sep)
             if inside[0] != os.pardir and not any(name.lower().startswith(OWN_PREFIX) for name in inside):
                 raise SettingsError(
-                    f"the store {store} lies in the folder of {directory.url}, where uploads could write into"
+                    f"the {what} {path} lies in the folder of {directory.url}, where uploads could write into"
                     f" it: put it elsewhere, or into {os.path.join(folder, OWN_PREFIX)}"
                 )
 
@@ -179,6 +197,12 @@ def _tables(value: Any) -> list[Any]:
     return value
 
 
+def _tls_tables(value: Any) -> Any:
+    if not isinstance(value, dict | list) or not value:
+        raise ValueError("write [tls], and certificate and key below it")
+    return value
+
+
 _DIRECTORY: dict[str, Reader] = {
     "url": _url,
     "folder": readers.path,
@@ -187,10 +211,17 @@ _DIRECTORY: dict[str, Reader] = {
     "max_upload_size": readers.largest,
     "max_fragment_size": readers.largest,
     "quota": readers.largest,
+    "user_quota": readers.largest,
     "free_space_reserve": readers.room,
     "sessions_per_user": readers.count(1_000_000_000),
+    "sessions_per_second": readers.often,
+    "requests_per_second": readers.often,
+    "bandwidth": readers.speed,
+    "bandwidth_per_user": readers.speed,
+    "bandwidth_per_connection": readers.speed,
     "session_timeout": readers.duration,
     "create_folders": readers.yes_or_no,
+    "name_template": lambda value: NameTemplate(readers.text(value)),
     "read_back": readers.one_of("nobody", "everybody"),
     "host_id": _host,
     "host_id_fallback_timeout": _fallback,
@@ -215,6 +246,7 @@ _DIRECTORY: dict[str, Reader] = {
     "webhook_events": _events,
     "create_hook": readers.checked_by(Target.of),
     "create_hook_timeout": readers.duration,
+    **DIGEST_KEYS,
     **GUARD_KEYS,
 }
 
@@ -230,20 +262,31 @@ _LIMITS: dict[str, Reader] = {
     "drain_size": readers.size,
     "linger_size": readers.size,
     "linger_time": readers.patience,
+    "wrong_passwords": readers.count(1000),
+    "wrong_password_delay": readers.patience,
 }
 
 _TOP: dict[str, Reader] = {
     "listen": _listen,
     "store": read_store,
     "durability": readers.one_of("power", "process"),
+    "audit_log": readers.path,
     "workers": readers.count(64),
     "cleanup_interval": readers.duration,
     "method_override": readers.yes_or_no,
+    "trusted_proxies": trusted_proxies,
+    "forwarded_header": readers.one_of(X_FORWARDED_FOR, FORWARDED),
     "directory": _tables,
+    "tls": _tls_tables,
     "limits": lambda table: _read("limits", table, ("limits",)),
 }
 
-KEYS: dict[str, dict[str, Reader]] = {"": _TOP, "directory": _DIRECTORY, "limits": _LIMITS}
+KEYS: dict[str, dict[str, Reader]] = {
+    "": _TOP,
+    "directory": _DIRECTORY,
+    "tls": TLS_KEYS,
+    "limits": _LIMITS,
+}
 """Every table of the file with its keys and what reads them; "" is the top."""
 
 
@@ -262,20 +305,45 @@ def _settings(values: dict[str, Any], base: str) -> Settings:
     top = _read("", values, ())
     if "directory" not in top:
         raise _WrongError((), f"at least one directory is needed: {_DIRECTORY_WANTED}")
+    limits = top.pop("limits", {})
+    guessing = {key: limits.pop(key) for key in ("wrong_passwords", "wrong_password_delay") if key in limits}
     directories = [
-        _directory(table, ("directory", number), base) for number, table in enumerate(top.pop("directory"))
+        _directory(table, ("directory", number), base, guessing)
+        for number, table in enumerate(top.pop("directory"))
     ]
     _check_urls(directories)
-    limits = top.pop("limits", {})
+    fronts = Fronts.of(top.pop("trusted_proxies", ()), top.pop("forwarded_header", X_FORWARDED_FOR))
+    _check_proxies(directories, fronts)
+    if any(asks_for_tickets(directory.guard) for directory in directories):
+        limits.setdefault("head_size", HEAD_WITH_TICKET)
     if "header_value_size" in limits:
         top["header_value_size"] = limits.pop("header_value_size")
     if "listen" in top:
         top["listen"] = tuple(address.below(base) for address in top["listen"])
+    if "audit_log" in top:
+        top["audit_log"] = os.path.join(base, top["audit_log"])
+    if "tls" in top:
+        top["tls"] = _tls(top["tls"], base)
     store = top.pop("store", "file:store").removeprefix("file:")
-    return Settings(tuple(directories), "file:" + os.path.join(base, store), limits=Limits(**limits), **top)
+    return Settings(
+        tuple(directories), "file:" + os.path.join(base, store), limits=Limits(**limits), fronts=fronts, **top
+    )
 
 
-def _directory(table: Any, path: Path, base: str) -> Directory:
+def _tls(value: Any, base: str) -> ServerTls:
+    """One table, or one for each name."""
+    places: list[Path] = [("tls", number) for number in range(len(value))]
+    tables = value
+    if isinstance(value, dict):
+        places, tables = [("tls",)], [value]
+    try:
+        return read_tls([_read("tls", *each) for each in zip(tables, places, strict=True)], base)
+    except WrongTlsError as error:
+        path = places[error.number]
+        raise _WrongError(path if error.key is None else (*path, error.key), str(error)) from None
+
+
+def _directory(table: Any, path: Path, base: str, guessing: dict[str, Any]) -> Directory:
     known = _read("directory", table, path)
     for key in ("url", "folder"):
         if key not in known:
@@ -284,13 +352,15 @@ def _directory(table: Any, path: Path, base: str) -> Directory:
     known["reply_base"] = known.pop("reply_url_base", None)
     told = {key: known.pop(key) for key in list(known) if is_about_applications(key)}
     hooks = {key: known.pop(key) for key in HOOKS if key in known}
+    digests = {key: known.pop(key) for key in DIGEST_KEYS if key in known}
     access = {key: known.pop(key) for key in GUARD_KEYS if key in known}
     try:
         return Directory(
             **known,
             **read_application(told, known["reply_base"], base),
             **read_hooks(hooks, base),
-            guard=read_guard(access, base),
+            **read_digests(digests),
+            guard=read_guard(access, base, Throttle(**guessing)),
         )
     except WrongKeyError as error:
         raise _WrongError((*path, error.key), f"{error.key}: {error}") from None
@@ -303,6 +373,16 @@ def _check_urls(directories: list[Directory]) -> None:
             raise _WrongError(
                 ("directory", number, "url"),
                 f"url: there is a [[directory]] for {readers.shown(url)} already",
+            )
+
+
+def _check_proxies(directories: list[Directory], fronts: Fronts) -> None:
+    for number, directory in enumerate(directories):
+        schemes = () if directory.guard is None else directory.guard.schemes
+        if not (fronts.networks or fronts.unix) and any(isinstance(scheme, Proxied) for scheme in schemes):
+            raise _WrongError(
+                ("directory", number, "auth"),
+                'auth: "proxy" believes no proxy unless it is in trusted_proxies, at the top, and none is',
             )
 
 
@@ -324,7 +404,7 @@ def _read(name: str, table: Any, path: Path) -> dict[str, Any]:
 
 
 def _where(name: str) -> str:
-    return {"": "", "directory": " in a [[directory]]", "limits": " in [limits]"}[name]
+    return {"": "", "directory": " in a [[directory]]", "tls": " in [tls]", "limits": " in [limits]"}[name]
 
 
 def _hint(name: str, key: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import NoReturn
 
@@ -29,8 +31,13 @@ SENDING = 120.0
 ANSWERING = 300.0
 
 _MOMENT = 1.0  # seconds
+# What a server says of a client's certificate (RFC 8446 6.2), as OpenSSL spells it.
+_ALERT = re.compile(
+    r"alert ((?:bad |unsupported )?certificate[a-z ]*|unknown ca|access denied)", re.IGNORECASE
+)
 _BODY_READ = 64 * 1024  # an error page up to this length is read away, so that the connection can be kept
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
+_GREETINGS = 2  # requests without a body in vain, after each of which the connection was gone
 _COOKIES = 4096  # bytes of a Cookie header at most: servers refuse more (MC-BUP 2.2.1 <2>)
 
 Body = Callable[[Line], bool]
@@ -42,6 +49,12 @@ class NotTrusted(errors.TransportFailed):
 
     hresult = HResult.ERROR_WINHTTP_SECURE_FAILURE
     transient = False
+
+
+class CertificateRefused(NotTrusted):
+    """The server takes no client without a certificate, or not with the one it was shown."""
+
+    hresult = HResult.ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED
 
 
 class Response:
@@ -120,10 +133,11 @@ class UserAgent:
         self._credentials = list(credentials)
         self._connecting, self._sending, self._answering = connecting, sending, answering
         self._trust = Trust(self.options.tls)
+        self._trust_of_others = Trust(replace(self.options.tls, client_certificate=None, client_key=None))
         self._authenticators: dict[tuple[str, str, int], Authenticator] = {}
         self._cookies: dict[tuple[str, str, int], dict[str, str]] = {}  # by origin
         self._line: Line | None = None
-        self._connected_to: tuple[Proxy | None, str, str, int] | None = None
+        self._connected_to: tuple[object, ...] | None = None
         self._aborted = False
 
     def request(
@@ -133,44 +147,86 @@ class UserAgent:
         headers: Sequence[tuple[str, str]],
         body: Body | None = None,
         *,
+        greeting: Sequence[tuple[str, str]] = (),
         ours: bool = True,
     ) -> Response:
         """Say a request and return its answer. Where it wants credentials and we have them, say it again.
 
-        Not `ours`: the address came from a server and is another one's. It gets no credentials, no headers
-        the user gave and no cookies but its own.
+        `greeting` are the headers of a request without a body that does nothing. It goes before one with a
+        body where NTLM or Negotiate has to prove on each connection who is asking, so that no body goes out
+        in vain; when it is refused, its answer is the one that is returned.
+
+        Not `ours`: the address came from a server and is another one's. It gets no credentials, no
+        certificate of ours, no headers the user gave and no cookies but its own.
         """
         proxy = proxy_for(self.options.proxy, where.scheme, where.host, where.port)
         server = self._authenticator(where, ours=ours)
-        gate = self._proxy_authenticator(proxy) if proxy else None
-        tunnelled = proxy is not None and self._is_tunnelled(where)
+        gate = self._proxy_authenticator(proxy) if proxy and not self._is_tunnelled(where) else None
+        askers = [server] if gate is None else [server, gate]
+        for each in askers:
+            each.next_request()
+        greetings = 0
         while True:
+            line, is_new = self._ready(where, proxy, askers, ours=ours)
+            greets = bool(greeting) and any(each.is_open for each in askers)
+            began = time.monotonic()
             try:
-                whole = self._headers(headers, where, ours=ours)
+                whole = self._headers(greeting if greets else headers, where, ours=ours)
                 if (value := server.authorization(method, where.target)) and not _has(whole, "authorization"):
                     whole.append(("Authorization", value))
-                if gate and not tunnelled:
-                    uri = f"{where.scheme}://{where.authority}{where.target}"
-                    if value := gate.authorization(method, uri):
-                        whole.append(("Proxy-Authorization", value))
-                response = self._say(method, where, proxy, whole, body)
+                uri = f"{where.scheme}://{where.authority}{where.target}"
+                if gate and (value := gate.authorization(method, uri)):
+                    whole.append(("Proxy-Authorization", value))
+                target = uri if gate else where.target
+                response = self._say(line, method, target, where, whole, None if greets else body)
             except (OSError, HTTPException, UnicodeError) as error:
                 self.close()
+                # A kept connection may be closed the moment we speak; every request may be repeated. What
+                # breaks later in a body is for the ears of whoever chooses how long it is.
+                late = is_new or self._aborted or time.monotonic() - began > _MOMENT
+                if isinstance(error, ConnectionError) and not late:
+                    continue
                 explain(error, where if proxy is None else _address_of(proxy))
             except BaseException:
                 self.close()
                 raise
-            asked = None
-            if response.status == 401:
-                asked, challenges = server, response.all("WWW-Authenticate")
-            elif response.status == 407 and gate and not tunnelled:
-                asked, challenges = gate, response.all("Proxy-Authenticate")
-            if asked is None:
-                return response
-            if not asked.challenged(challenges):
-                response.refusal = asked.refusal()
+            if self._is_to_be_repeated(response, server, gate):
+                continue
+            if not greets or not 200 <= response.status < 300:
                 return response
             response.discard()
+            greetings += 1
+            if greetings > _GREETINGS:
+                response.status = 401
+                response.refusal = (
+                    f"{where.host} ends each connection on which it was proved who is asking: "
+                    "NTLM and Negotiate need connections that are kept"
+                )
+                return response
+
+    def _is_to_be_repeated(
+        self, response: Response, server: Authenticator, gate: Authenticator | None
+    ) -> bool:
+        """Whether an answer asks who is asking, and we have something to say.
+
+        Raises NotTrusted when whoever answered is not the one it should be.
+        """
+        asks = {401: server, 407: gate}.get(response.status)
+        if response.status != 407:  # what comes from the proxy says nothing of the server behind it
+            for each, header in ((server, "WWW-Authenticate"), (gate, "Proxy-Authenticate")):
+                if each is None or each is asks:
+                    continue
+                if why := each.accepted(response.all(header), good=response.status < 400):
+                    self.close()
+                    raise NotTrusted(f"{response.where.host} is not known by its answer: {why}")
+        if asks is None:
+            return False
+        challenges = response.all("WWW-Authenticate" if asks is server else "Proxy-Authenticate")
+        response.discard()
+        if asks.challenged(challenges, kept=self.is_kept):
+            return True
+        response.refusal = asks.refusal()
+        return False
 
     @property
     def is_kept(self) -> bool:
@@ -190,7 +246,7 @@ class UserAgent:
         """Hang up."""
         if self._line is not None:
             self._line.close()
-        self._line = None
+        self._line = self._connected_to = None
 
     def abort(self) -> None:
         """End the request under way, from any thread: it raises TransportFailed there."""
@@ -201,38 +257,45 @@ class UserAgent:
 
     # The connection
 
-    def _say(
-        self,
-        method: str,
-        where: Destination,
-        proxy: Proxy | None,
-        headers: Sequence[tuple[str, str]],
-        body: Body | None,
-    ) -> Response:
-        line, began = self._line, time.monotonic()
-        if line is not None and self._connected_to == _route(where, proxy) and not line.is_stale():
-            try:
-                return self._say_once(line, method, where, proxy, headers, body)
-            except ConnectionError:
-                # A kept connection may be closed the moment we speak; every request may be repeated. What
-                # breaks later in a body is for the ears of whoever chooses how long it is.
-                if self._aborted or time.monotonic() - began > _MOMENT:
-                    raise
-        return self._say_once(self._connect(where, proxy), method, where, proxy, headers, body)
+    def _ready(
+        self, where: Destination, proxy: Proxy | None, askers: Iterable[Authenticator], *, ours: bool
+    ) -> tuple[Line, bool]:
+        """The connection the last request was said on, or else a new one; and whether it is one."""
+        line, route = self._line, (where.origin, proxy, ours)
+        if line is not None and self._connected_to == route and not line.is_stale():
+            return line, False
+        self.close()
+        cut = any(each.is_between_legs for each in askers)
+        for each in askers:
+            each.connected()
+        if cut:
+            raise errors.TransportFailed(
+                f"the connection to {where.host} broke in the middle of a handshake: the other end closed it"
+            )
+        try:
+            line = self._connect(where, proxy, ours=ours)
+        except (OSError, HTTPException, UnicodeError) as error:
+            self.close()
+            explain(error, where if proxy is None else _address_of(proxy))
+        except BaseException:
+            self.close()
+            raise
+        self._connected_to = route
+        for each in askers:
+            each.connected(line.certificate())
+        return line, True
 
-    def _say_once(
+    def _say(
         self,
         line: Line,
         method: str,
+        target: str,
         where: Destination,
-        proxy: Proxy | None,
         headers: Sequence[tuple[str, str]],
         body: Body | None,
     ) -> Response:
         connection = HTTPConnection(where.host, where.port)
         connection.sock = line
-        absolute = proxy is not None and not self._is_tunnelled(where)
-        target = f"{where.scheme}://{where.authority}{where.target}" if absolute else where.target
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
             connection.putheader(name, value)
@@ -247,16 +310,15 @@ class UserAgent:
             self._connected_to = None  # what is to be read can be read, but nothing more be said
         return response
 
-    def _connect(self, where: Destination, proxy: Proxy | None) -> Line:
-        self.close()
+    def _connect(self, where: Destination, proxy: Proxy | None, *, ours: bool) -> Line:
         if where.scheme == "https":
-            sock: socket.socket = self._trust.handshake(
+            trust = self._trust if ours else self._trust_of_others
+            sock: socket.socket = trust.handshake(
                 lambda: self._reach(where, proxy), where.host, self._shake_hands
             )
         else:
             sock = self._reach(where, proxy)
         self._line = self._line_of(sock)
-        self._connected_to = _route(where, proxy)
         if self._aborted:
             self._line.abort()
         return self._line
@@ -268,21 +330,37 @@ class UserAgent:
         if not self._is_tunnelled(where):
             return self._dial(proxy.host, proxy.port)
         gate = self._proxy_authenticator(proxy)
+        gate.next_request()
         target = f"[{where.host}]:{where.port}" if ":" in where.host else f"{where.host}:{where.port}"
         while True:
             sock = self._dial(proxy.host, proxy.port)
+            gate.connected()
             try:
-                answer = self._ask_for_tunnel(sock, target, gate.authorization("CONNECT", target))
-                if 200 <= answer.status < 300:
+                if self._tunnel(sock, proxy, gate, target):
                     return sock
-                if answer.status != 407:
-                    raise _no_tunnel(answer.status, proxy, target)
-                if not gate.challenged(answer.headers.get_all("Proxy-Authenticate") or []):
-                    raise errors.ProxyAuthenticationRequired(gate.refusal())
             except BaseException:
                 sock.close()
                 raise
             sock.close()
+
+    def _tunnel(self, sock: socket.socket, proxy: Proxy, gate: Authenticator, target: str) -> bool:
+        """Ask the proxy until the tunnel is there; False when it wants to be asked on another connection."""
+        while True:
+            answer = self._ask_for_tunnel(sock, target, gate.authorization("CONNECT", target))
+            challenges = answer.headers.get_all("Proxy-Authenticate") or []
+            if answer.status != 407:
+                opened = 200 <= answer.status < 300
+                if why := gate.accepted(challenges, good=opened):
+                    raise NotTrusted(why)
+                if not opened:
+                    raise _no_tunnel(answer.status, proxy, target)
+                return True
+            answer.read(_BODY_READ)
+            kept = answer.isclosed() and not answer.will_close
+            if not gate.challenged(challenges, kept=kept):
+                raise errors.ProxyAuthenticationRequired(gate.refusal())
+            if not kept:
+                return False
 
     def _ask_for_tunnel(self, sock: socket.socket, target: str, authorization: str | None) -> HTTPResponse:
         """CONNECT (RFC 9110 9.3.6); nothing follows the answer's head until we speak."""
@@ -315,18 +393,20 @@ class UserAgent:
     # What is said with every request
 
     def _authenticator(self, where: Destination, *, ours: bool) -> Authenticator:
-        key = (where.scheme, where.host, where.port)
         if not ours:
             return Authenticator((), Target.SERVER)
-        if key not in self._authenticators:
-            self._authenticators[key] = Authenticator(self._credentials, Target.SERVER)
-        return self._authenticators[key]
+        if where.origin not in self._authenticators:
+            authenticator = Authenticator(self._credentials, Target.SERVER, host=where.host)
+            self._authenticators[where.origin] = authenticator
+        return self._authenticators[where.origin]
 
     def _proxy_authenticator(self, proxy: Proxy) -> Authenticator:
         key = ("proxy", proxy.host, proxy.port)
         if key not in self._authenticators:
             own = [Credential(Target.PROXY, None, proxy.user, proxy.password or "")] if proxy.user else []
-            self._authenticators[key] = Authenticator([*self._credentials, *own], Target.PROXY)
+            self._authenticators[key] = Authenticator(
+                [*self._credentials, *own], Target.PROXY, host=proxy.host
+            )
         return self._authenticators[key]
 
     def _headers(
@@ -348,10 +428,6 @@ class UserAgent:
             kept = self._cookies.get(where.origin, {}) | {name: value}
             if name and sum(len(name) + len(value) + 3 for name, value in kept.items()) <= _COOKIES:
                 self._cookies[where.origin] = kept
-
-
-def _route(where: Destination, proxy: Proxy | None) -> tuple[Proxy | None, str, str, int]:
-    return proxy, where.scheme, where.host, where.port
 
 
 def _has(headers: Iterable[tuple[str, str]], name: str) -> bool:
@@ -379,6 +455,12 @@ def explain(error: Exception, where: Destination) -> NoReturn:
     host, port = where.host, where.port
     if isinstance(error, ssl.SSLCertVerificationError):
         raise NotTrusted(f"the certificate of {host} is not trusted: {error.verify_message}") from error
+    if isinstance(error, ssl.SSLError) and (alert := _ALERT.search(str(error))):
+        why = alert[1].lower().replace("_", " ")
+        raise CertificateRefused(
+            f"{host} does not let this client in by its certificate ({why}); "
+            "a job or transfer can have one of its own"
+        ) from error
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         raise NotTrusted(f"{host} does not speak https at port {port}; is it http?") from error
     if isinstance(error, UnicodeError):

@@ -11,7 +11,13 @@ from typing import Protocol
 
 from bitsferry.client.challenges import Challenge, read_challenges
 from bitsferry.client.digest import Digest, best_digest, new_cnonce
-from bitsferry.protocol.errors import PasswordTooLong, UserNameTooLong
+from bitsferry.client.handshake import CannotProve, Handshake
+from bitsferry.protocol.errors import (
+    AuthenticationRequired,
+    PasswordTooLong,
+    ProxyAuthenticationRequired,
+    UserNameTooLong,
+)
 
 __all__ = ["Authenticator", "Credential", "Credentials", "Scheme", "Target", "credentials_of"]
 
@@ -35,14 +41,22 @@ class Scheme(StrEnum):
     BASIC = "basic"
     DIGEST = "digest"
     BEARER = "bearer"
+    NTLM = "ntlm"
+    NEGOTIATE = "negotiate"
+
+
+_BY_CONNECTION = (Scheme.NEGOTIATE, Scheme.NTLM)
+_STRONGEST_FIRST = (*_BY_CONNECTION, Scheme.DIGEST, Scheme.BASIC)  # as Windows chooses
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A user name and a password for the server or the proxy; for Bearer the password is the token.
 
-    `scheme` None: the strongest that is offered, Digest before Basic. Raises UserNameTooLong and
-    PasswordTooLong where Windows would, and ValueError for what cannot be said by the scheme.
+    `scheme` None: the strongest that is offered, as on Windows Negotiate before NTLM before Digest before
+    Basic. With NTLM or Negotiate, no name and no password mean the log-on of this account, or its Kerberos
+    ticket; names are `DOMAIN\\user`, `user@realm` or `user`. Raises UserNameTooLong and PasswordTooLong where
+    Windows would, and ValueError for what cannot be said by the scheme.
     """
 
     target: Target
@@ -67,13 +81,16 @@ class Credential:
             raise ValueError("a user name with a colon cannot be said by Basic (RFC 7617)")
         if self.scheme is Scheme.BEARER and not _BEARER_TOKEN.fullmatch(self.password):
             raise ValueError("a Bearer token consists of letters, digits and -._~+/ only (RFC 6750)")
+        if self.scheme in _BY_CONNECTION and self.password and not self.user:
+            raise ValueError("a password for NTLM or Negotiate needs the name of its user")
 
     @property
     def ways(self) -> tuple[Scheme, ...]:
         """The schemes by which it can be said, strongest first."""
         if self.scheme is not None:
             return (self.scheme,)
-        return (Scheme.DIGEST,) if ":" in self.user else (Scheme.DIGEST, Scheme.BASIC)
+        bound = _BY_CONNECTION if self.user else ()  # a log-on is said only where that is asked for
+        return (*bound, Scheme.DIGEST) if ":" in self.user else (*bound, Scheme.DIGEST, Scheme.BASIC)
 
 
 Credentials = Iterable[Credential] | tuple[str, str]
@@ -91,8 +108,11 @@ def credentials_of(given: Credentials) -> list[Credential]:
 class Authenticator:
     """Answers one server, or one proxy, for as long as a job runs.
 
-    Each credential is tried once. A Bearer token is said from the first request on, because many
+    Each password is tried once. A Bearer token is said from the first request on, because many
     who want one refuse without a challenge; everything else is said only when it is asked for.
+
+    What NTLM and Negotiate prove is proved for one connection, so it has to be told of each new one, and of
+    each answer that is no challenge.
     """
 
     def __init__(
@@ -100,19 +120,26 @@ class Authenticator:
         credentials: Iterable[Credential],
         target: Target,
         *,
+        host: str = "",
         cnonce: Callable[[], str] = new_cnonce,
     ) -> None:
-        """`cnonce` makes the client's part of a Digest; only its tests know it beforehand."""
+        """`host` is the name by which Kerberos knows who asks.
+
+        `cnonce` makes the client's part of a Digest; only its tests know it beforehand.
+        """
         self._target = target
+        self._host = host
         self._mine = [credential for credential in credentials if credential.target is target]
-        self._left = list(self._mine)
+        self._left = [(way, credential) for credential in self._mine for way in credential.ways]
         self._cnonce = cnonce
         self._tried: Credential | None = None
         self._answer: _Answer | None = None
         self._offered: list[Challenge] = []
+        self._certificate: bytes | None = None
+        self._why = ""  # nothing could be said, or what was said in return was refused
         for credential in self._mine:
             if credential.scheme is Scheme.BEARER:
-                self._try(credential, _Ready(f"Bearer {credential.password}"))
+                self._try(Scheme.BEARER, credential, _Ready(f"Bearer {credential.password}"))
                 break
 
     @property
@@ -121,63 +148,151 @@ class Authenticator:
         names = (_SPELT.get(challenge.scheme, challenge.scheme.title()) for challenge in self._offered)
         return tuple(dict.fromkeys(names))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a handshake is to come, so that a body sent now would be sent in vain."""
+        return self._handshake is not None and self._handshake.is_open
+
+    @property
+    def is_between_legs(self) -> bool:
+        """Whether a handshake is under way, which ends with the connection."""
+        return self._handshake is not None and self._handshake.is_between_legs
+
+    def next_request(self) -> None:
+        """A request begins that was not said yet."""
+        if self._handshake is not None:
+            self._handshake.next_request()
+
+    def connected(self, certificate: bytes | None = None) -> None:
+        """A connection begins; `certificate` is the server's, in DER, if TLS is spoken with it."""
+        self._certificate = certificate
+        if self._handshake is not None:
+            self._handshake.connected(certificate)
+
     def authorization(self, method: str, target: str) -> str | None:
         """The value of Authorization, or Proxy-Authorization, for the next request; None: say nothing.
 
         `method` and `target` as they stand in the request line. To be asked once for each request that is
-        sent: a Digest counts them.
+        sent: a Digest counts them. Raises AuthenticationRequired, or ProxyAuthenticationRequired, when
+        nothing can be said any more, because a ticket ran out.
         """
-        return None if self._answer is None else self._answer.authorization(method, target)
+        try:
+            return None if self._answer is None else self._answer.authorization(method, target)
+        except CannotProve as error:
+            refused = AuthenticationRequired if self._target is Target.SERVER else ProxyAuthenticationRequired
+            raise refused(str(error)) from None
 
-    def challenged(self, challenges: Iterable[str]) -> bool:
+    def challenged(self, challenges: Iterable[str], *, kept: bool = True) -> bool:
         """Take the challenges of a 401, or 407: whether it makes sense to repeat the request now.
 
         `challenges` are the values of WWW-Authenticate, or Proxy-Authenticate, as `http.client` reads them.
+        Not `kept`: the connection ended with this answer.
         """
         self._offered = read_challenges(challenges)
-        if self._answer is not None and self._answer.goes_on(self._offered):
-            return True
+        self._why = ""
+        if self._goes_on():
+            if kept or not self.is_between_legs:
+                return True
+            self._why = (
+                f"the {self._target} ends the connection between the legs of a handshake, which only "
+                "a connection that is kept can carry: a proxy on the way may be the reason"
+            )
+        if self._answer is not None and self._was_heard():
+            self._left = [(way, each) for way, each in self._left if each != self._tried]
         self._answer = None
-        for make in (self._digest, self._basic):
-            for credential in self._left:
-                if answer := make(credential):
-                    self._try(credential, answer)
+        for way in _STRONGEST_FIRST:
+            for credential in [each for known, each in self._left if known is way]:
+                if answer := self._answer_by(way, credential):
+                    self._try(way, credential, answer)
                     return True
         return False
+
+    def accepted(self, challenges: Iterable[str], *, good: bool) -> str | None:
+        """Take an answer that asks for nothing; `good` if it gave what was wanted.
+
+        Returns the sentence why whoever answered is not the one it should be; None: it is, or did not say.
+        """
+        if self._handshake is not None:
+            try:
+                self._handshake.accepted(read_challenges(challenges), good=good)
+            except CannotProve as error:
+                return str(error)
+        return None
 
     def refusal(self) -> str:
         """The sentence for the person whose request was refused for good, after `challenged`."""
         offered = " or ".join(self.schemes_offered)
+        if self._why:
+            return self._why
         if self._tried is not None:
+            if not self._tried.user and self._tried.scheme in _BY_CONNECTION:
+                return f"the {self._target} refuses the log-on, or the ticket, of this account"
             if self._tried.scheme is Scheme.BEARER:
                 return f"the {self._target} refuses the token"
             return f"the {self._target} refuses the user name {self._tried.user!r} or its password"
         if not offered:
             return f"the {self._target} wants to know who is asking, and does not say how"
-        simple = any(challenge.scheme in (Scheme.BASIC, Scheme.BEARER) for challenge in self._offered)
-        if not simple and best_digest(self._offered) is None:
+        known = {*Scheme} - {Scheme.DIGEST}
+        if best_digest(self._offered) is None and not any(each.scheme in known for each in self._offered):
             return (
-                f"the {self._target} wants {offered}; only Basic, Digest (qop auth) and Bearer are known here"
+                f"the {self._target} wants {offered}; "
+                "only Negotiate, NTLM, Digest (qop auth), Basic and Bearer are known here"
             )
         if self._mine:
             given = " or ".join(dict.fromkeys(_SPELT[way] for mine in self._mine for way in mine.ways))
             return f"the {self._target} wants {offered}; what was given is for {given}"
         return f"the {self._target} wants a user name and a password ({offered})"
 
-    def _try(self, credential: Credential, answer: _Answer) -> None:
-        self._left.remove(credential)
+    @property
+    def _handshake(self) -> Handshake | None:
+        return self._answer if isinstance(self._answer, Handshake) else None
+
+    def _goes_on(self) -> bool:
+        try:
+            return self._answer is not None and self._answer.goes_on(self._offered)
+        except CannotProve as error:
+            self._why = str(error)
+            return False
+
+    def _was_heard(self) -> bool:
+        """Whether the password was refused: not where a handshake was offered, and then not gone on with."""
+        return self._handshake is None or self._handshake.was_heard
+
+    def _answer_by(self, way: Scheme, credential: Credential) -> _Answer | None:
+        match way:
+            case Scheme.DIGEST:
+                return self._digest(credential)
+            case Scheme.BASIC:
+                return self._basic(credential)
+        return self._shake_hands(way, credential)
+
+    def _try(self, way: Scheme, credential: Credential, answer: _Answer) -> None:
+        self._left.remove((way, credential))
         self._tried = credential
         self._answer = answer
 
+    def _shake_hands(self, scheme: Scheme, credential: Credential) -> _Answer | None:
+        """What cannot be said by this scheme, for want of a ticket or a package, may be by another."""
+        if all(each.scheme != scheme for each in self._offered):
+            return None
+        user, password = credential.user, credential.password
+        handshake = Handshake(scheme, user, password, asker=f"the {self._target}", host=self._host)
+        handshake.connected(self._certificate)
+        try:
+            handshake.prepare()
+        except CannotProve as error:
+            self._why = self._why or str(error)
+            return None
+        return handshake
+
     def _digest(self, credential: Credential) -> _Answer | None:
         challenge = best_digest(self._offered)
-        if challenge is None or Scheme.DIGEST not in credential.ways:
+        if challenge is None:
             return None
         return Digest(challenge, credential.user, credential.password, cnonce=self._cnonce)
 
     def _basic(self, credential: Credential) -> _Answer | None:
-        offered = any(challenge.scheme == Scheme.BASIC for challenge in self._offered)
-        if not offered or Scheme.BASIC not in credential.ways:
+        if all(challenge.scheme != Scheme.BASIC for challenge in self._offered):
             return None
         said = f"{credential.user}:{credential.password}".encode()
         return _Ready("Basic " + base64.b64encode(said).decode("ascii"))
@@ -186,7 +301,7 @@ class Authenticator:
 class _Answer(Protocol):
     """What is said from one challenge on; schemes of several legs go on with the next one."""
 
-    def authorization(self, method: str, target: str) -> str: ...
+    def authorization(self, method: str, target: str) -> str | None: ...
 
     def goes_on(self, offered: list[Challenge]) -> bool: ...
 

@@ -229,7 +229,7 @@ class JobQueue:
         try:
             with self._lock:
                 yield
-        except (sqlite3.Error, msgspec.DecodeError) as error:
+        except (sqlite3.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise QueueUnusable(_why(error, self.path)) from error
 
 
@@ -254,7 +254,8 @@ def _make_private(path: str) -> None:
 
 def _why(error: Exception, path: str) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more than people need
-    if isinstance(error, msgspec.DecodeError) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    unreadable = isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
+    if unreadable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return f"the queue {path} is damaged ({error}): move it away, and a new one is made"
     if code == sqlite3.SQLITE_FULL:
         return f"the queue {path} cannot be written: the disk is full"

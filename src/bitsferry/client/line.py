@@ -93,6 +93,10 @@ class Line:
                 return struct.unpack_from("=I", said, 44)[0] / 1e3 or None  # tcpi_srtt
         return None
 
+    def certificate(self) -> bytes | None:
+        """The certificate of the other end, in DER; None where no TLS is spoken."""
+        return self._sock.getpeercert(binary_form=True) if isinstance(self._sock, ssl.SSLSocket) else None
+
     def is_stale(self) -> bool:
         """Whether the other end closed, or spoke without being asked, while nothing was under way."""
         self._sock.settimeout(0)

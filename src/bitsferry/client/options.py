@@ -1,4 +1,4 @@
-"""How the requests of a transfer are made: headers of its own, the proxy, TLS, the verb."""
+"""How the requests of a transfer are made: headers of its own, the proxy, TLS, the verb, a digest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ class HttpOptions:
     """What is the same for every request of a transfer. `headers` may hold secrets: they are not shown.
 
     `override_method`: say POST and X-HTTP-Method-Override, for networks that eat the verb BITS_POST.
+    `digest`: say the SHA-256 of a file that is sent (Repr-Digest, RFC 9530), so that the server compares it
+    before the file appears; None: to servers that do, as Bitsferry does.
     """
 
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
     override_method: bool = False
+    digest: bool | None = None
 
 
 def parse_header(text: str) -> tuple[str, str]:

@@ -102,6 +102,11 @@ def _override_method(job: Job, value: Any) -> Job:
     return _http(job, override_method=bool(value))
 
 
+def _digest(job: Job, value: Any) -> Job:
+    """Whether the server is told the file's digest; None for those that compare it."""
+    return _http(job, digest=None if value is None else bool(value))
+
+
 def _limit(job: Job, value: Timetable | int | None) -> Job:
     """How fast at most, as a Timetable or in bytes a second; None for as fast as can be."""
     return msgspec.structs.replace(job, limit=Timetable((Span(value),)) if isinstance(value, int) else value)
@@ -160,6 +165,7 @@ PROPERTIES: dict[str, Callable[[Job, Any], Job]] = {
     "proxy": _proxy,
     "tls": _tls,
     "override_method": _override_method,
+    "digest": _digest,
     "limit": _limit,
     "fragment_limit": _fragment_limit,
     "reply_path": _reply_path,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitsferry.client import events
 from bitsferry.client.bandwidth import Limit
+from bitsferry.client.checksum import Checksum
 from bitsferry.client.destination import Destination
 from bitsferry.client.download import Download, Version, make_empty
 from bitsferry.client.local_file import LocalFile
@@ -20,18 +22,22 @@ from bitsferry.protocol.errors import (
     AuthenticationRequired,
     BitsError,
     Context,
+    DigestMismatch,
     InvalidServerResponse,
     ProxyAuthenticationRequired,
     Refused,
     SessionNotFound,
     TransportFailed,
 )
-from bitsferry.protocol.packets import Ack, Fragment
+from bitsferry.protocol.packets import Ack, CreateSession, Fragment, Packet
 from bitsferry.protocol.upload import LARGEST_FRAGMENT, RESTARTS, Progress, State, Upload
 
 __all__ = ["Reply", "Transfer"]
 
 CLOSED = 60.0  # seconds until a limit that lets nothing flow is looked at again: it may be replaced
+DIGEST = "sha-256"  # which every server that compares digests knows (RFC 9530)
+DAMAGED = "what arrived is not what was sent; the upload starts over"
+_MOMENT = 0.1  # seconds
 
 
 @dataclass(slots=True)
@@ -94,6 +100,9 @@ class Transfer:
         self._clock = clock
         self._time_of_day = time_of_day
         self._sleep = sleep
+        self._wants_digest = transport.agent.options.digest
+        self._checksum: Checksum | None = None
+        self._beside = contextlib.ExitStack()
         self._connected = self._is_whole = False
         self._farthest = self._upload.progress.sent  # what was out on the line up to here ...
         self._repeated = 0  # ... and how many of those bytes went out again
@@ -106,13 +115,14 @@ class Transfer:
         was saved last, another run goes on with.
         """
         began, upload = self._clock(), self._upload
-        while upload.state is not State.DONE:
-            try:
-                self._step()
-            except BitsError as error:
-                self._wait(error)
-            finally:
-                self._save(upload.progress)
+        with self._beside:
+            while upload.state is not State.DONE:
+                try:
+                    self._step()
+                except BitsError as error:
+                    self._wait(error)
+                finally:
+                    self._save(upload.progress)
         self._tell_whole()  # an empty file appeared at the Close
         self._tell(events.Done(self._url, upload.size, self._clock() - began, self._repeated))
 
@@ -124,8 +134,10 @@ class Transfer:
         if isinstance(packet, Fragment):
             self._send_fragment(packet)
         elif packet is not None:
+            if isinstance(packet, CreateSession) and self._wants_digest is not False and upload.size:
+                packet = replace(packet, will_digest=DIGEST)  # the server may compute it on the way, too
             began = self._clock()
-            self._receive(self._say(lambda: self._transport.send(packet, host=upload.host)))
+            self._receive(self._say(packet))
             self._pace.round_trip(self._clock() - began)
         elif upload.state is State.GET_REPLY:
             self._fetch_reply()
@@ -138,14 +150,11 @@ class Transfer:
             raise Stopped
         while (closed := max((limit.closed_for() for limit in self._limits), default=0.0)) > 0:
             self._rest(min(closed, CLOSED))
+        packet = self._with_digest(packet)
         self._file.check()
         began, self._until = self._clock(), packet.range.stop
         try:
-            ack = self._say(
-                lambda: self._transport.send(
-                    packet, self._file, host=self._upload.host, on_block=self._block_is_out
-                )
-            )
+            ack = self._say(packet)
         except (TransportFailed, InvalidServerResponse):
             self._pace.broke(packet.range.length)
             raise
@@ -155,15 +164,39 @@ class Transfer:
             self._pace.answered(packet.range.length, self._clock() - began)
         self._receive(ack)
 
-    def _say(self, send: Callable[[], Ack]) -> Ack:
+    def _with_digest(self, packet: Fragment) -> Fragment:
+        """The last fragment says the whole file's, if that is wanted (RFC 9530, Repr-Digest)."""
+        if self._checksum is None:
+            return packet
+        self._checksum.follow(packet.range.stop)
+        if packet.range.stop < packet.range.total:
+            return packet
+        while not self._checksum.wait(_MOMENT):
+            self._rest(0.0)
+            if self._turn_over():
+                raise Stopped
+        return replace(packet, repr_digest=self._checksum.digest())
+
+    def _begin_checksum(self, ack: Ack) -> None:
+        """As soon as it is known that somebody compares it."""
+        ours = self._transport.server_is_ours or ack.wants_digest is not None
+        wanted = ours if self._wants_digest is None else self._wants_digest
+        if wanted and self._checksum is None and self._upload.size:
+            checksum = Checksum(self._file, ack.wants_digest or DIGEST)
+            self._checksum = self._beside.enter_context(checksum)
+            checksum.follow(self._upload.progress.sent)
+
+    def _say(self, packet: Packet) -> Ack:
+        file = self._file if isinstance(packet, Fragment) else None
         try:
-            ack = send()
+            ack = self._transport.send(packet, file, host=self._upload.host, on_block=self._block_is_out)
         except (TransportFailed, InvalidServerResponse):
             self._connected = False
             self._upload.failed(self._time_of_day())
             raise
         if self._may_be_longer and self._transport.server_is_ours:
             self._pace.limit = LARGEST_TO_BITSFERRY
+        self._begin_checksum(ack)
         if not self._connected:
             self._connected = True
             self._tell(events.Connected())
@@ -183,6 +216,7 @@ class Transfer:
     def _receive(self, ack: Ack) -> None:
         before = self._upload.progress
         session_id, sent = before.session_id, before.sent
+        discarded = self._upload.state is State.DISCARD
         try:
             self._upload.receive(ack, self._time_of_day())
         except (AuthenticationRequired, ProxyAuthenticationRequired) as error:
@@ -190,7 +224,9 @@ class Transfer:
         after = self._upload.progress
         if after.sent > sent:
             self._patience.headway()
-        if session_id is not None and after.session_id is None:
+        if self._upload.state is State.DISCARD:
+            self._tell(events.Retry(events.Error.of(DigestMismatch(DAMAGED)), 0.0))
+        elif session_id is not None and after.session_id is None and not discarded:
             lost = SessionNotFound(
                 "the server no longer knows this upload; "
                 f"starting over ({self._upload.restarts} of {RESTARTS})"

@@ -9,7 +9,7 @@ from bitsferry.client.destination import Destination
 from bitsferry.client.line import Line
 from bitsferry.client.local_file import LocalFile
 from bitsferry.protocol import wire
-from bitsferry.protocol.packets import Ack, Fragment, Packet
+from bitsferry.protocol.packets import Ack, Fragment, Packet, Ping
 
 __all__ = ["BLOCK_LENGTH", "OnBlock", "Transport"]
 
@@ -55,9 +55,10 @@ class Transport:
         """Say `packet`, to `host` instead of the URL's own if one is given, and return what is answered."""
         where = self.destination.on_host(host)
         override = self.agent.options.override_method
-        headers = [("Accept", "*/*"), *wire.write_packet(packet)]
-        if override:
-            headers.append((wire.OVERRIDE, wire.METHOD))
+
+        def headers_of(packet: Packet) -> list[tuple[str, str]]:
+            headers = [("Accept", "*/*"), *wire.write_packet(packet)]
+            return [*headers, (wire.OVERRIDE, wire.METHOD)] if override else headers
 
         def send_body(line: Line) -> bool:
             assert isinstance(packet, Fragment)
@@ -72,7 +73,9 @@ class Transport:
 
         body = send_body if isinstance(packet, Fragment) else None
         method = "POST" if override else wire.METHOD
-        response = self.agent.request(method, where, headers, body)
+        # A Ping finishes what NTLM and Negotiate need on a new connection (MC-BUP 2.2.4).
+        greeting = headers_of(Ping()) if body is not None else ()
+        response = self.agent.request(method, where, headers_of(packet), body, greeting=greeting)
         response.discard()
         self.answered_by = where
         self.refusal = response.refusal

@@ -74,6 +74,6 @@ def seconds_of(date: str) -> float | None:
         return None
     try:
         moment = parsedate_to_datetime(date)
-    except (ValueError, TypeError, IndexError):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -15,9 +15,11 @@ __all__ = [
     "Context",
     "DestinationExists",
     "DestinationIsFolder",
+    "DigestMismatch",
     "DiskFull",
     "FileTooLarge",
     "FolderNotFound",
+    "FragmentDamaged",
     "FragmentTooLarge",
     "HostNotFound",
     "InsufficientRangeSupport",
@@ -38,6 +40,7 @@ __all__ = [
     "NoCommonProtocol",
     "NoProgress",
     "OutOfStep",
+    "OverQuota",
     "PasswordTooLong",
     "ProtocolMismatch",
     "ProxyAuthenticationRequired",
@@ -47,6 +50,7 @@ __all__ = [
     "SessionNotFound",
     "StoreFailed",
     "TimedOut",
+    "TooManyRequests",
     "TooManySessions",
     "TransportFailed",
     "UnknownUrl",
@@ -226,6 +230,23 @@ class FileTooLarge(BitsError):
     hresult = HResult.BG_E_TOO_LARGE
 
 
+# Digests
+
+
+class FragmentDamaged(BitsError):
+    """The fragment's bytes are not those of its Content-Digest; sent again, they are welcome."""
+
+    hresult = HResult.ERROR_CRC
+    transient = True
+
+
+class DigestMismatch(BitsError):
+    """The file's bytes are not those of its Repr-Digest: nothing but a new upload mends that."""
+
+    status = 400
+    hresult = HResult.ERROR_CRC
+
+
 # The server's own troubles
 
 
@@ -242,6 +263,18 @@ class TooManySessions(Busy):
     """This user has as many open uploads as this directory allows."""
 
     retry_after = 60
+
+
+class TooManyRequests(Busy):
+    """This user sends more requests per second than this directory takes."""
+
+    retry_after = 1
+
+
+class OverQuota(Busy):
+    """This user has brought as many bytes as this directory takes from one in a day."""
+
+    retry_after = 3600
 
 
 class StoreFailed(BitsError):

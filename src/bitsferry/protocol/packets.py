@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitsferry.protocol.digests import Digest
 from bitsferry.protocol.errors import Context
 from bitsferry.protocol.ranges import ContentRange
 
@@ -25,10 +26,16 @@ BITS_1_5 = "{7df0354d-249b-430f-820d-3d2a9bef4931}"
 
 @dataclass(frozen=True, slots=True)
 class CreateSession:
-    """Asks for a session; `protocols` most preferred first (MC-BUP 2.2.2)."""
+    """Asks for a session; `protocols` most preferred first (MC-BUP 2.2.2).
+
+    `repr_digest`, here and elsewhere, is the whole file's. One that is not known yet is announced by its
+    algorithm, `will_digest`, so that the server may compute it beside the upload.
+    """
 
     protocols: tuple[str, ...] = (BITS_1_5,)
     content_name: str | None = None
+    repr_digest: Digest | None = None
+    will_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,13 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Carries `range` of the file in its body (MC-BUP 2.2.6)."""
+    """Carries `range` of the file in its body (MC-BUP 2.2.6), whose own digest is `content_digest`."""
 
     session_id: str
     range: ContentRange
     content_name: str | None = None
+    repr_digest: Digest | None = None
+    content_digest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class CloseSession:
 
     session_id: str
     content_name: str | None = None
+    repr_digest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +97,7 @@ class Ack:
     context: Context | None = None
     retry_after: int | None = None
     accept_encoding: str | None = None
+    wants_digest: str | None = None
+    """The algorithm of the digest that a later request shall have, of the whole file."""
     challenges: tuple[str, ...] = ()
     """`WWW-Authenticate` values, on 401 only."""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bitsferry.protocol.errors import AccessDenied, FileTooLarge, InvalidMessage, SessionNotFound
+from bitsferry.protocol.digests import Digest
+from bitsferry.protocol.errors import (
+    AccessDenied,
+    DigestMismatch,
+    FileTooLarge,
+    InvalidMessage,
+    SessionNotFound,
+)
 from bitsferry.protocol.ranges import ContentRange, Placement, place
 
 __all__ = ["Closing", "Session", "State", "normal_session_id", "spell_session_id"]
@@ -72,8 +79,18 @@ class Session:
     reply_url: str | None = None
     published: bool = False
     """The file is in its place, or the application that was told of it wants it nowhere."""
-    name: str | None = None
-    """What the file is called, where that is not the last part of `path`."""
+    file: str | None = None
+    """The file's path below the directory's folder, with slashes, where the URL does not say it."""
+    address: str = ""
+    """Where the client was that began it; empty where nobody can tell."""
+    repr_digest: Digest | None = None
+    """The whole file's, as its client said it last."""
+    will_digest: str | None = None
+    """The algorithm of one the client announced, which comes with the last fragment."""
+    digest: dict[str, str] = field(default_factory=dict)
+    """The whole file's, as computed here, in hexadecimal by algorithm; what nobody wanted is not there."""
+    unchecked: int | None = None
+    """The bytes from here on do not count: the digest of the fragment they came in is yet to be compared."""
 
     @property
     def over(self) -> bool:
@@ -109,6 +126,26 @@ class Session:
     def start(self, total: int) -> None:
         """Remember the total the first fragment named."""
         self.total = total
+
+    def hear(self, digest: Digest | None) -> bool:
+        """A packet says the whole file's digest, or says none; returns whether that is news."""
+        if digest is None or self.published or digest == self.repr_digest:
+            return False
+        self.repr_digest = digest
+        return True
+
+    def check(self, computed: Digest) -> None:
+        """Remember what was computed of the whole file.
+
+        Raises DigestMismatch where its client said otherwise.
+        """
+        said = self.repr_digest
+        self.digest[computed.algorithm] = computed.hex
+        if said is not None and said.algorithm == computed.algorithm and said.value != computed.value:
+            raise DigestMismatch(
+                f"the file's {said.algorithm} is {computed.hex}, its client said {said.hex};"
+                " its bytes are held, but it is put nowhere"
+            )
 
     def is_whole(self, held: int) -> bool:
         """All bytes are held, so the file belongs in its place now."""

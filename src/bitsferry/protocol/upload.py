@@ -25,6 +25,7 @@ __all__ = ["LARGEST_FRAGMENT", "RESTARTS", "SMALLEST_FRAGMENT", "Progress", "Sta
 SMALLEST_FRAGMENT = 5 * 1024  # MC-BUP <16>: Windows never goes below
 LARGEST_FRAGMENT = 13 * 1024 * 1024  # MC-BUP <10>
 RESTARTS = 5  # sessions lost in a row, without a new byte between, until we stop
+DAMAGES = 3  # times a file may arrive as another one, until we stop
 SETBACKS = 50  # fragments in a row that brought nothing, until we stop
 
 _TRANSIENT_4XX = (408, 425, 429)
@@ -40,6 +41,8 @@ class State(StrEnum):
     GET_REPLY = "GET_REPLY"
     CLOSE_SESSION = "CLOSE_SESSION"
     CANCEL = "CANCEL"
+    DISCARD = "DISCARD"
+    """What arrived is not what was sent: the session is given up, and another one begins."""
     DONE = "DONE"
     CANCELLED = "CANCELLED"
     ERROR = "ERROR"
@@ -88,7 +91,7 @@ class Upload:
         self.progress = progress or Progress()
         self.fragment_length = fragment_length
         self.restarts = 0
-        self._setbacks = 0
+        self._setbacks = self._damages = 0
         self._farthest = self.progress.sent  # the offset that counts as headway when it is passed
         self._in_flight: Packet | None = None
         if self.progress.session_id is None:
@@ -128,7 +131,7 @@ class Upload:
             case State.CLOSE_SESSION:
                 assert session_id is not None
                 return CloseSession(session_id, self.name)
-            case State.CANCEL if session_id is not None:
+            case State.CANCEL | State.DISCARD if session_id is not None:
                 return CancelSession(session_id)
             case State.CANCEL:
                 self.state = State.CANCELLED  # there is nothing the server could forget
@@ -164,6 +167,10 @@ class Upload:
                 self._fragment_answered(packet, ack)
             case CloseSession():
                 self._closed(ack)
+            case CancelSession() if self.state is State.DISCARD:
+                # Whatever the server says, its session time-out does the same, only later.
+                self.progress = Progress(fragment_limit=self.progress.fragment_limit)
+                self.state = State.CREATE_SESSION
             case CancelSession():
                 # Learn: whatever is no 5xx, and a session that is gone, need no second Cancel.
                 if ack.status >= 500 and ack.hresult != HResult.BG_E_SESSION_NOT_FOUND:
@@ -258,7 +265,21 @@ class Upload:
         if isinstance(error, errors.SessionNotFound):
             self._start_over()
             return False
+        if isinstance(error, errors.DigestMismatch) and self.progress.session_id is not None:
+            self._discard()
+            return False
         raise error
+
+    def _discard(self) -> None:
+        """Not what was sent: nothing but all of it once more mends that, if anything does."""
+        self._damages += 1
+        if self._damages == DAMAGES:
+            self._damages = 0
+            raise errors.DigestMismatch(
+                f"the file arrived {DAMAGES} times as another one than was sent: "
+                "something on the way, or a memory or disk at either end, damages it"
+            )
+        self.state = State.DISCARD
 
     def _start_over(self) -> None:
         self.restarts += 1
@@ -296,12 +317,12 @@ class Upload:
         self._in_flight = None
         if self.progress.host_id is not None and self.progress.host_lost_at is None:
             self.progress.host_lost_at = now
-        if self.state not in _LASTING:
+        if self.state not in (*_LASTING, State.DISCARD):
             self.state = State.ERROR
 
     def resume(self) -> None:
         """Go on after an error or a pause: with a Ping, or a new session where there is none."""
-        if self.state in _LASTING:
+        if self.state in (*_LASTING, State.DISCARD):
             return
         self.state = State.CREATE_SESSION if self.progress.session_id is None else State.PING
 
@@ -345,6 +366,8 @@ def _servers_own_error(ack: Ack) -> BitsError | None:
         HResult.ERROR_DISK_FULL: errors.DiskFull,
         HResult.ERROR_DISK_FULL_AS_PRINTED: errors.DiskFull,
     }
+    if ack.hresult == HResult.ERROR_CRC and ack.status == 400:
+        return errors.DigestMismatch()
     if ack.hresult in by_code:
         return by_code[ack.hresult](retry_after=ack.retry_after)
     match ack.status:

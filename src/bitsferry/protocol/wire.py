@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from bitsferry.protocol.digests import ALGORITHMS, Digest, read_digest, read_wanted, write_wanted
 from bitsferry.protocol.errors import (
     AuthenticationRequired,
     BitsError,
@@ -98,7 +99,13 @@ def _read_fragment(headers: Mapping[str, str], length: int) -> Fragment:
     range_ = ContentRange.parse(headers["content-range"])
     if range_.length != length:
         raise InvalidMessage(f"the Content-Range names {range_.length} bytes, the body has {length}")
-    return Fragment(session_id, range_, headers.get("content-name"))
+    return Fragment(
+        session_id,
+        range_,
+        headers.get("content-name"),
+        _digest(headers, "Repr-Digest"),
+        _digest(headers, "Content-Digest"),
+    )
 
 
 def _read_create(headers: Mapping[str, str]) -> CreateSession:
@@ -106,7 +113,18 @@ def _read_create(headers: Mapping[str, str]) -> CreateSession:
     if not offered:
         raise InvalidMessage("Create-Session needs BITS-Supported-Protocols")
     protocols = tuple(_SEPARATORS.split(offered)[:PROTOCOLS_READ])
-    return CreateSession(protocols, headers.get("content-name"))
+    announced = headers.get("bitsferry-digest", "").strip()
+    return CreateSession(
+        protocols,
+        headers.get("content-name"),
+        _digest(headers, "Repr-Digest"),
+        announced if announced in ALGORITHMS else None,
+    )
+
+
+def _digest(headers: Mapping[str, str], name: str) -> Digest | None:
+    field = headers.get(name.lower())
+    return None if field is None else read_digest(name, field)
 
 
 def _session_id(headers: Mapping[str, str]) -> str:
@@ -117,7 +135,7 @@ def _session_id(headers: Mapping[str, str]) -> str:
 
 
 def _read_close(headers: Mapping[str, str]) -> CloseSession:
-    return CloseSession(_session_id(headers), headers.get("content-name"))
+    return CloseSession(_session_id(headers), headers.get("content-name"), _digest(headers, "Repr-Digest"))
 
 
 _READERS: dict[str, Callable[[Mapping[str, str]], Packet]] = {
@@ -138,28 +156,33 @@ def choose_protocol(offered: Iterable[str]) -> str:
 def write_packet(packet: Packet) -> list[tuple[str, str]]:
     """The headers of a request that says `packet`, in the order Windows sends them."""
     match packet:
-        case CreateSession(protocols, name):
+        case CreateSession(protocols, name, digest, announced):
             headers = [
                 ("BITS-Packet-Type", "Create-Session"),
                 ("BITS-Supported-Protocols", " ".join(protocols)),
             ]
-            return [*headers, *_content_name(name), ("Content-Length", "0")]
+            if announced is not None:
+                # No standard has a word for it: Want-Repr-Digest would ask the server for its own.
+                headers.append(("Bitsferry-Digest", announced))
+            return [*headers, *_content_name(name), *_repr_digest(digest), ("Content-Length", "0")]
         case Ping(named):
             headers = [("BITS-Packet-Type", "Ping")]
             if named is not None:
                 headers.append(("BITS-Session-Id", named))
             return [*headers, ("Content-Length", "0")]
-        case Fragment(session_id, range_, name):
+        case Fragment(session_id, range_, name, digest, own):
             return [
                 ("BITS-Packet-Type", "Fragment"),
                 ("BITS-Session-Id", session_id),
                 *_content_name(name),
+                *_repr_digest(digest),
+                *([] if own is None else [("Content-Digest", str(own))]),
                 ("Content-Range", str(range_)),
                 ("Content-Length", str(range_.length)),
             ]
-        case CloseSession(session_id, name):
+        case CloseSession(session_id, name, digest):
             headers = [("BITS-Packet-Type", "Close-Session"), ("BITS-Session-Id", session_id)]
-            return [*headers, *_content_name(name), ("Content-Length", "0")]
+            return [*headers, *_content_name(name), *_repr_digest(digest), ("Content-Length", "0")]
         case CancelSession(session_id):
             return [
                 ("BITS-Packet-Type", "Cancel-Session"),
@@ -176,6 +199,10 @@ def _content_name(name: str | None) -> list[tuple[str, str]]:
     if name is None or not 0 < len(name) <= 260 or not name.isascii() or not name.isprintable():
         return []
     return [] if set(name) & set('\\/:*?"<>|') else [("Content-Name", name)]
+
+
+def _repr_digest(digest: Digest | None) -> list[tuple[str, str]]:
+    return [] if digest is None else [("Repr-Digest", str(digest))]
 
 
 def write_ack(ack: Ack) -> list[tuple[str, str]]:
@@ -201,6 +228,8 @@ def write_ack(ack: Ack) -> list[tuple[str, str]]:
         headers.append(("BITS-Reply-URL", ack.reply_url))
     if ack.accept_encoding is not None:
         headers.append(("Accept-Encoding", ack.accept_encoding))
+    if ack.wants_digest is not None:
+        headers.append(("Want-Repr-Digest", write_wanted(ack.wants_digest)))
     if ack.retry_after is not None:
         headers.append(("Retry-After", str(ack.retry_after)))
     headers += [("WWW-Authenticate", challenge) for challenge in ack.challenges]
@@ -249,6 +278,7 @@ def read_ack(status: int, headers: Mapping[str, str]) -> Ack:
         context=Context(context) if context in (5, 7) else None,
         retry_after=_seconds(headers.get("retry-after", "")),
         accept_encoding=headers.get("accept-encoding"),
+        wants_digest=read_wanted(headers.get("want-repr-digest", "")),
     )
 
 

@@ -9,7 +9,7 @@ from bitsferry.access.fronts import Fronts
 from bitsferry.access.guard import Guard
 from bitsferry.access.scheme import Claim
 from bitsferry.protocol import wire
-from bitsferry.protocol.errors import AuthenticationRequired, BitsError, InvalidMessage
+from bitsferry.protocol.errors import AuthenticationRequired, BitsError, InvalidMessage, TooManyRequests
 from bitsferry.protocol.packets import Ack, CancelSession, CloseSession, CreateSession, Fragment, Packet, Ping
 from bitsferry.server import readback, replies
 from bitsferry.server.directory import Directory
@@ -32,10 +32,15 @@ class Application:
     """Answers requests, whatever server they come through."""
 
     def __init__(
-        self, service: Service, *, method_override: bool = True, header_value_limit: int = wire.VALUE_LIMIT
+        self,
+        service: Service,
+        *,
+        method_override: bool = True,
+        header_value_limit: int = wire.VALUE_LIMIT,
+        fronts: Fronts | None = None,
     ) -> None:
         self.service = service
-        self.fronts = Fronts()
+        self.fronts = fronts or Fronts()
         self.method_override = method_override
         self.header_value_limit = header_value_limit
 
@@ -49,14 +54,17 @@ class Application:
                 return await self._answer(request)
             return await self._give_out(request)
         except BitsError as error:
-            return respond_to_error(error, request)
+            return self._tell(error, request)
         except OSError as error:
-            return respond_to_error(error_of_os(error), request)
+            return self._tell(error_of_os(error), request)
         except ConnectionLost:
             raise
         except Exception:
             logger.exception("a request failed inside the server", extra={"target": request.target[:200]})
-            return respond_to_error(InternalError(), request)
+            return self._tell(InternalError(), request)
+
+    def _tell(self, error: BitsError, request: Request) -> Response:
+        return respond_to_error(error, request, self.fronts.client(request.client, request.headers))
 
     def _is_bits(self, request: Request) -> bool:
         if request.method == wire.METHOD:
@@ -78,15 +86,19 @@ class Application:
             link=request.link,
             shared=self.fronts.may_share(peer, headers),
             begins=begins,
+            mount=request.mount,
+            fronted=self.fronts.trusts(peer),
         )
 
     def _asker(self, request: Request, identity: Identity | None) -> Asker:
         host = request.headers.get("host", "")
-        origin = f"{request.scheme}://{host}" if host else ""
+        scheme = self.fronts.scheme(request.client, request.headers, request.scheme)
+        origin = f"{scheme}://{host}" if host else ""
         return Asker(
             self.fronts.client(request.client, request.headers),
             None if identity is None else identity.user,
             origin + request.mount,
+            None if identity is None else identity.scheme,
         )
 
     def _directory(self, request: Request) -> Directory:
@@ -96,27 +108,27 @@ class Application:
 
     async def _answer(self, request: Request) -> Response:
         """A packet: its form is looked at first, then who sent it, then what it wants (spec-notes)."""
+        guard = self._guard(request)
+        if guard is None:
+            packet = wire.read_packet(request.headers, value_limit=self.header_value_limit)
+            self._directory(request)
+            return _respond(await self._serve(packet, request, self._asker(request, None)))
         kind = request.headers.get("bits-packet-type", "").strip().lower()
         claim = self._claim(request, begins=kind == "create-session")
-        identity, guard = None, self._guard_of_handshake(request, claim)
-        if guard is not None:
+        if _may_lack_its_body(kind, request) or guard.is_handshake(claim):
             identity = await guard.admit(claim)
-        packet = wire.read_packet(request.headers, value_limit=self.header_value_limit)
-        if guard is None and (guard := self._directory(request).guard) is not None:
+            packet = wire.read_packet(request.headers, value_limit=self.header_value_limit)
+        else:
+            packet = wire.read_packet(request.headers, value_limit=self.header_value_limit)
             identity = await guard.admit(claim)
         ack = await self._serve(packet, request, self._asker(request, identity))
         return _respond(ack, identity)
 
-    def _guard_of_handshake(self, request: Request, claim: Claim) -> Guard | None:
-        """Whose turn it is before the packet's form is looked at: a leg of a handshake may have lost its
-        body."""
-        if "authorization" not in request.headers:
-            return None
+    def _guard(self, request: Request) -> Guard | None:
         try:
-            guard = self._directory(request).guard
+            return self._directory(request).guard
         except BitsError:
             return None  # the form comes first, and then this again
-        return guard if guard is not None and guard.is_handshake(claim) else None
 
     async def _give_out(self, request: Request) -> Response:
         """A reply, or a file where that may be read back."""
@@ -125,6 +137,8 @@ class Application:
             claim = self._claim(request, begins=not replies.is_asked_for(request))
             identity = await guard.admit(claim)
         asker = self._asker(request, identity)
+        if request.method in ("GET", "HEAD"):
+            self.service.rates.check(self._directory(request), asker)
         response = await replies.answer(self.service.directories, self.service.store, request, asker)
         response = response or await readback.answer(self.service.directories, request)
         if identity is not None:
@@ -147,18 +161,36 @@ class Application:
         raise InvalidMessage
 
 
-def respond_to_error(error: BitsError, request: Request | None = None) -> Response:
-    """The Ack that tells an error, and a line in the log for the person who runs the server."""
+def respond_to_error(
+    error: BitsError, request: Request | None = None, address: str | None = None
+) -> Response:
+    """The Ack that tells an error, and a line in the log for the person who runs the server.
+
+    `address` is the client's, where that is not who opened the connection, or where there is no request.
+    """
     about: dict[str, object] = {"status": error.status, "session": error.session_id}
     if request is not None:
-        about |= {"target": request.target[:200], "address": request.client}
+        about["target"] = request.target[:200]
+        address = request.client if address is None else address
+    if address is not None:
+        about["address"] = address
     logger.log(_level(error), "%s", error, extra=about)
     response = _respond(wire.ack_of_error(error))
     response.goes_on = isinstance(error, AuthenticationRequired) and error.goes_on
     return response
 
 
+def _may_lack_its_body(kind: str, request: Request) -> bool:
+    """A fragment of somebody who expects to be asked first who it is (curl --digest): that comes before its
+    form, as for a leg of a handshake."""
+    headers = request.headers
+    silent = "authorization" not in headers
+    return silent and kind == "fragment" and headers.get("content-length", "").strip() == "0"
+
+
 def _level(error: BitsError) -> int:
+    if isinstance(error, TooManyRequests):
+        return logging.DEBUG  # whose rate it is says so, once a minute
     if isinstance(error, AuthenticationRequired):
         return logging.DEBUG  # to be asked who one is, is no event; who failed at it, the guard tells
     return logging.ERROR if error.status >= 500 and error.status != 503 else logging.WARNING

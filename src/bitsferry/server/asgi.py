@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
+from bitsferry.access.fronts import Fronts
 from bitsferry.protocol.errors import BitsError
 from bitsferry.protocol.wire import VALUE_LIMIT
 from bitsferry.server.app import Application, respond_to_error
@@ -18,7 +19,7 @@ from bitsferry.server.callable_backend import Function
 from bitsferry.server.directory import Directory
 from bitsferry.server.janitor import Janitor
 from bitsferry.server.plan import Plan
-from bitsferry.server.request import Body, BodyInterrupted, ConnectionLost, FileBody, Request, Response
+from bitsferry.server.request import Body, BodyInterrupted, ConnectionLost, FileBody, Pace, Request, Response
 from bitsferry.server.service import Service
 from bitsferry.store.base import Receiver
 from bitsferry.store.local import Durability
@@ -46,7 +47,8 @@ class AsgiApp:
     `store` is where unfinished uploads live; it may be left out for a single directory, whose folder then
     holds it, hidden. `shared`: several processes serve the same store. Nothing is touched before the first
     request or the lifespan's start, so that a server may import the application in one process and run it in
-    others. Raises ValueError for directories that cannot be meant.
+    others. `trusted_proxies` are addresses and networks of proxies that say in X-Forwarded-For who asks, and
+    "unix" for a server that names no client's address. Raises ValueError for what cannot be meant.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class AsgiApp:
         shared: bool = False,
         method_override: bool = True,
         header_value_limit: int = VALUE_LIMIT,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
         self._plan = Plan(directories, store, durability, shared=shared)
         self._method_override = method_override
         self._header_value_limit = header_value_limit
+        self._fronts = Fronts.of(trusted_proxies)
         self._application: Application | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._answering: dict[asyncio.Task[Response], _MessageBody] = {}
@@ -101,6 +105,7 @@ class AsgiApp:
         for body in self._answering.values():
             body.end(BodyInterrupted("the server is being stopped"))
         if self._application is not None:
+            self._application.service.hashing.end()
             await self._application.service.notifications.stop()
         while self._answering:
             await asyncio.wait(self._answering)
@@ -108,6 +113,7 @@ class AsgiApp:
             self._tidying.cancel()
             await asyncio.wait([self._tidying])
         if self._application is not None:
+            await self._application.service.hashing.stop()
             await self._application.service.webhooks.stop()
             self._plan.close(self._application.service.store)
             self._application = None
@@ -118,6 +124,7 @@ class AsgiApp:
             Service(store, directories, shared=self._plan.shared),
             method_override=self._method_override,
             header_value_limit=self._header_value_limit,
+            fronts=self._fronts,
         )
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -224,7 +231,16 @@ def _target(scope: Scope) -> str:
 class _MessageBody(Body):
     """A body that comes in ASGI's messages; `unread` bytes of it nobody took yet."""
 
-    __slots__ = ("_deadline", "_end", "_on_its_way", "_patience", "_receive", "unread")
+    __slots__ = (
+        "__weakref__",
+        "_deadline",
+        "_end",
+        "_held",
+        "_on_its_way",
+        "_patience",
+        "_receive",
+        "unread",
+    )
 
     def __init__(self, receive: Receive, headers: dict[str, str]) -> None:
         length = headers.get("content-length", "")
@@ -232,12 +248,15 @@ class _MessageBody(Body):
         self._receive = receive
         self._on_its_way = "expect" not in headers  # else it comes when we ask for it
         self._patience: asyncio.Timeout | None = None  # somebody waits for a message
+        self._held: asyncio.Event | None = None  # nothing is read for a while
         self._end: Exception | None = None  # why the body ends before its last byte,
         self._deadline = math.inf  # and when
 
-    async def into(self, receiver: Receiver) -> None:
+    async def into(self, receiver: Receiver, pace: Pace | None = None) -> None:
         """See Body."""
         while self.unread > 0:
+            if pace is not None and self._end is None and (seconds := pace.pause()) > 0:
+                await self._hold(seconds)
             message = await self._next()
             if message["type"] == "http.disconnect":
                 raise ConnectionLost
@@ -245,6 +264,8 @@ class _MessageBody(Body):
             self.unread -= len(block)
             if block and (written := receiver.write(block)) is not None:
                 await settled(asyncio.ensure_future(written))
+            if pace is not None:
+                pace.take(len(block))
             if self.unread > 0 and not message.get("more_body", False):
                 missing, self.unread = self.unread, 0
                 raise BodyInterrupted(f"the body ended {missing} bytes early")
@@ -262,6 +283,14 @@ class _MessageBody(Body):
         finally:
             self._patience = None
 
+    async def _hold(self, seconds: float) -> None:
+        """Read nothing for so long, or until the body has to end."""
+        self._held = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._held.wait()
+        self._held = None
+
     def stop(self) -> None:
         """See Body."""
         self.end(BodyInterrupted("a newer request of this upload took over"))
@@ -275,6 +304,8 @@ class _MessageBody(Body):
         if self._end is None:
             self._end = reason
             self._deadline = asyncio.get_running_loop().time() + _GRACE
+            if self._held is not None:
+                self._held.set()
             if self._patience is not None and not self._patience.expired():
                 self._patience.reschedule(self._deadline)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from bitsferry.protocol.notification import Answer, Later
 
@@ -17,7 +18,8 @@ class WholeUpload:
     `id` is the same each time the application is told of it. `url` is the destination as the client calls it,
     `path` that URL's path percent-decoded, `query` what follows its question mark, `name` its last part.
     `file` is where its `size` bytes are; a reply goes into a new file at `reply`. `user` is None where nobody
-    had to say a name, `address` is the client's.
+    had to say a name, `address` is the client's. `digest` has what is known of the file's digests, in
+    hexadecimal by algorithm, "sha-256" for example.
     """
 
     id: str
@@ -30,6 +32,7 @@ class WholeUpload:
     reply: str
     user: str | None
     address: str
+    digest: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

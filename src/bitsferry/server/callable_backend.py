@@ -11,10 +11,10 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +38,8 @@ class ReceivedUpload:
     `path` is where its `size` bytes are while the function works: to be read, not changed. `name` is the last
     part of `url_path`, which is the path of its URL with escapes undone. `url` is what the client calls it.
     `user` is None where nobody had to say a name; `address` is the client's. `id` is the same each time a
-    function hears of the same upload.
+    function hears of the same upload. `digest` has what is known of the file's digests, in hexadecimal by
+    algorithm, "sha-256" for example: where the directory computes one, or the client said one.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class ReceivedUpload:
     user: str | None
     address: str
     id: str
+    digest: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ def _received(upload: WholeUpload) -> ReceivedUpload:
         user=upload.user,
         address=upload.address,
         id=upload.id,
+        digest=upload.digest,
     )
 
 
@@ -204,7 +207,7 @@ def _write(reply: Reply, upload: WholeUpload) -> None:
     with suppress(FileNotFoundError):
         os.unlink(upload.reply)
     if not isinstance(reply.content, os.PathLike):
-        with open(upload.reply, "xb") as file:
+        with open(upload.reply, "xb", opener=_for_us_alone) as file:
             file.write(reply.content or b"")
         return
     path = os.fspath(reply.content)
@@ -219,13 +222,17 @@ def _write(reply: Reply, upload: WholeUpload) -> None:
         move = reply.move and not os.path.samestat(figures, os.stat(upload.file))
         if move and _renamed(path, upload.reply):
             return
-        with open(upload.reply, "xb") as file:
+        with open(upload.reply, "xb", opener=_for_us_alone) as file:
             shutil.copyfileobj(source, file, _BLOCK)
     if move:
         try:
             os.unlink(path)
         except OSError as error:
             raise _UnusableError(f"the reply {path!r} cannot be moved: {error.strerror}") from error
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _renamed(path: str, reply: str) -> bool:

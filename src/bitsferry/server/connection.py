@@ -6,10 +6,11 @@ import asyncio
 import logging
 import math
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, thread_time
 from typing import BinaryIO, cast
 
 from bitsferry.access.scheme import Link
@@ -17,8 +18,17 @@ from bitsferry.protocol.errors import BitsError
 from bitsferry.server.app import respond_to_error
 from bitsferry.server.connections import BLOCK, Connections
 from bitsferry.server.head import Head
-from bitsferry.server.request import Body, BodyInterrupted, ConnectionLost, FileBody, Request, Response
+from bitsferry.server.request import (
+    Body,
+    BodyInterrupted,
+    ConnectionLost,
+    FileBody,
+    Pace,
+    Request,
+    Response,
+)
 from bitsferry.store.base import Receiver
+from bitsferry.store.threads import in_thread
 
 __all__ = ["Connection"]
 
@@ -28,6 +38,7 @@ _HEAD_BLOCK = 16 * 1024  # while a head is expected: what follows it is copied o
 _SENDFILE = 1024 * 1024  # bytes given out between two looks at the clock
 _WORTH_PULLING = 128 * 1024  # bytes of a body below which a second reader costs more than it saves
 _PULL = 1024 * 1024  # bytes pulled before others have their turn
+_BROUGHT = 16 * 1024  # bytes of a fragment that gives its connection the next turn
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -40,16 +51,21 @@ class Connection(asyncio.BufferedProtocol, Body):
     """
 
     __slots__ = (
-        "_all",
+        "__weakref__",
         "_all",
         "_blocked",
+        "_caught_up",
         "_client",
         "_close",
         "_done",
         "_ended",
         "_head",
+        "_has_turn",
+        "_held",
         "_interruption",
         "_link",
+        "_most",
+        "_pace",
         "_pending",
         "_pulled",
         "_pulling",
@@ -70,12 +86,17 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._head: Head | None = None
         self._remaining = 0  # bytes of the body nobody took yet
         self._receiver: Receiver | None = None
+        self._pace: Pace | None = None  # the body's, where it has one,
+        self._most = BLOCK  # how many bytes of it are read at once,
+        self._held: asyncio.TimerHandle | None = None  # and when more are
         self._done: asyncio.Future[None] | None = None  # an `into` is waiting for it
         self._interruption: BodyInterrupted | None = None  # why the body shall end early, `into` or not yet
         self._writing: asyncio.Future[None] | None = None  # a block on its way to a slow disk
         self._close = False
         self._ended = False  # the client will send no more
         self._blocked = False  # the client does not read what we answer
+        self._caught_up: asyncio.Future[None] | None = None  # somebody waits until it does
+        self._has_turn = False  # what it says next is looked at without waiting
         self._client = ""
         self._link = Link()
         self._scheme = "http"
@@ -89,22 +110,26 @@ class Connection(asyncio.BufferedProtocol, Body):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
         self.transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self._client = peer[0] if isinstance(peer, tuple) else ""
+        self._client = _peer(transport)
         if transport.get_extra_info("ssl_object") is not None:
             self._scheme = "https"
             self._link.certificate = transport.get_extra_info("peercert") or None
         self.deadline = monotonic() + self._all.limits.idle_time
         refusal = self._all.welcome(self, self._client)
-        if refusal is not None:
+        if refusal is not None and self._all.is_overrun:
+            self.transport.abort()
+        elif refusal is not None:
             self._close = True
             self._read = self._read_rest
-            self._respond(respond_to_error(refusal))
+            self._respond(respond_to_error(refusal, address=self._client))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the socket's next bytes go: never beyond the end of a body."""
         block = self._all.block
-        if self._read == self._read_body or (self._read == self._read_rest and not self._close):
+        if self._read == self._read_body:
+            self._all.begun = thread_time()
+            return block[: min(self._remaining, self._most)]
+        if self._read == self._read_rest and not self._close:
             return block[: self._remaining] if self._remaining < BLOCK else block
         return block[:_HEAD_BLOCK]
 
@@ -115,7 +140,7 @@ class Connection(asyncio.BufferedProtocol, Body):
     def eof_received(self) -> bool:
         """The client will send no more; it still hears the answer to what it said completely."""
         self._ended = True
-        if self._done is not None:
+        if self._receiver is not None:
             self._close = True
             self._lose_body()
             return False
@@ -126,6 +151,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._all.farewell(self, self._client)
         self._close = True
         self._lose_body()
+        self._tell_caught_up()
         if self._pulled >= 0:
             os.close(self._pulled)  # asyncio closes its own; the peer sees the end when both are gone
             self._pulled = -1
@@ -137,8 +163,13 @@ class Connection(asyncio.BufferedProtocol, Body):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._blocked = False
+        self._tell_caught_up()
         if self._head is None and self._read == self._read_ahead and not self._close:
             self._listen()
+
+    def _tell_caught_up(self) -> None:
+        if self._caught_up is not None and not self._caught_up.done():
+            self._caught_up.set_result(None)
 
     # The states
 
@@ -146,7 +177,33 @@ class Connection(asyncio.BufferedProtocol, Body):
         if not self._pending:
             self.deadline = monotonic() + self._all.limits.head_time
         self._pending += data
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Look at what was asked, or wait until it is this address's turn."""
+        if self._has_turn or self._all.turnstile.lets(self._client):
+            self._has_turn = False
+            self._next_request()
+        else:
+            self._read = self._read_ahead
+            self.transport.pause_reading()
+            self._all.turnstile.wait(self._client, self._turn_came)
+
+    def _turn_came(self) -> None:
+        if self.transport.is_closing():
+            return
+        self._read = self._read_head
         self._next_request()
+        if self._read == self._read_head:  # its head is not whole yet
+            self._has_turn = True
+            if self._ended:
+                self.transport.close()
+        self.transport.resume_reading()
+
+    def _may_listen(self) -> None:
+        if not self.transport.is_closing():
+            self._has_turn = True
+            self.transport.resume_reading()
 
     def _next_request(self) -> None:
         try:
@@ -155,7 +212,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             self._close = True
             self._read = self._read_rest
             self._remaining = 0
-            self._respond(respond_to_error(error))
+            self._respond(respond_to_error(error, address=self._client))
             return
         if head is None:
             return
@@ -186,10 +243,15 @@ class Connection(asyncio.BufferedProtocol, Body):
         except BitsError as error:
             self._finish_body(error)
             return
+        self._all.turnstile.body_moved(thread_time() - self._all.begun)
+        if self._pace is not None:
+            self._pace.take(len(block))
         if written is not None:
             self._wait_for_disk(asyncio.ensure_future(written))
         elif self._remaining == 0:
             self._finish_body(None)
+        elif self._pace is not None:
+            self._read_on()
 
     def _wait_for_disk(self, written: asyncio.Future[None]) -> None:
         """A slow disk has our buffer: go on with another one when it is done, and read nothing until then."""
@@ -212,6 +274,10 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def _read_on(self) -> None:
         """More of the body: the receiver pulls it from the socket where it can, else it is pushed."""
+        self._held = None
+        if self._pace is not None and (seconds := self._pace.pause()) > 0:
+            self._hold(seconds)
+            return
         self.deadline = monotonic() + self._all.limits.stall_time
         if self._can_be_pulled(cast("Receiver", self._receiver)):
             self.transport.pause_reading()
@@ -219,6 +285,17 @@ class Connection(asyncio.BufferedProtocol, Body):
             self._pulling = True
         else:
             self.transport.resume_reading()
+
+    def _hold(self, seconds: float) -> None:
+        """Read nothing for so long: the line is slow because we are."""
+        self.deadline = math.inf
+        self.transport.pause_reading()
+        self._held = self._all.loop.call_later(seconds, self._read_on)
+
+    def _stop_holding(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
 
     def _can_be_pulled(self, receiver: Receiver) -> bool:
         """The socket's bytes are the body's, unencrypted. asyncio wants one descriptor for each reader."""
@@ -241,7 +318,7 @@ class Connection(asyncio.BufferedProtocol, Body):
             return
         if self._remaining == 0:
             self._finish_body(None)
-        elif receiver.pulls:
+        elif receiver.pulls and self._pace is None:
             self.deadline = monotonic() + self._all.limits.stall_time
         else:
             self._stop_pulling()
@@ -249,8 +326,10 @@ class Connection(asyncio.BufferedProtocol, Body):
 
     def _pull_once(self, receiver: Receiver) -> None:
         """Raises BlockingIOError when nothing is there, ConnectionLost, or the BitsError of the disk."""
+        begun = thread_time()
         try:
-            moved = receiver.pull(self._pulled, min(self._remaining, _PULL))
+            most = _PULL if self._pace is None else self._most
+            moved = receiver.pull(self._pulled, min(self._remaining, most))
         except ConnectionError:
             raise ConnectionLost from None
         except BitsError:
@@ -260,6 +339,9 @@ class Connection(asyncio.BufferedProtocol, Body):
             self._ended = self._close = True
             raise ConnectionLost
         self._remaining -= moved
+        self._all.turnstile.body_moved(thread_time() - begun)
+        if self._pace is not None:
+            self._pace.take(moved)
 
     def _stop_pulling(self) -> None:
         if self._pulling:
@@ -272,14 +354,23 @@ class Connection(asyncio.BufferedProtocol, Body):
         if self._close:
             if self._remaining < -self._all.limits.linger_size:
                 self.transport.abort()
-            elif self._head is not None:  # a slow line must hear its answer, too
+                return
+            if self._head is not None:  # a slow line must hear its answer, too
                 self.deadline = monotonic() + self._all.limits.linger_time
         elif self._remaining == 0:
             self._listen()
+            return
+        if not self._all.turnstile.lets(self._client):
+            self.transport.pause_reading()
+            self._all.turnstile.wait(self._client, self._read_more)
+
+    def _read_more(self) -> None:
+        if self._read == self._read_rest:
+            self.transport.resume_reading()
 
     # The body, as the application sees it
 
-    async def into(self, receiver: Receiver) -> None:
+    async def into(self, receiver: Receiver, pace: Pace | None = None) -> None:
         """See Body."""
         if self._remaining == 0:
             return
@@ -289,6 +380,9 @@ class Connection(asyncio.BufferedProtocol, Body):
         if head.expects_continue:
             head.expects_continue = False
             self.transport.write(_CONTINUE)
+        self._pace, self._most = pace, BLOCK if pace is None else pace.most
+        if pace is not None:
+            await self._fall_in(pace)
         await self._take_what_is_there(receiver)
         if self._remaining == 0:
             return
@@ -309,16 +403,30 @@ class Connection(asyncio.BufferedProtocol, Body):
             if self._writing is not None:
                 await asyncio.wait([self._writing])
 
+    async def _fall_in(self, pace: Pace) -> None:
+        """Return when others have paid for what they read, or when the body has to end."""
+        if (seconds := pace.pause()) > 0:
+            self._done = self._all.loop.create_future()
+            self._held = self._all.loop.call_later(seconds, self._finish_body, None)
+            try:
+                with suppress(BodyInterrupted, ConnectionLost):  # what is there is taken all the same
+                    await self._done
+            finally:
+                self._stop_holding()
+                self._done = None
+
     async def _take_what_is_there(self, receiver: Receiver) -> None:
         """What came with the head or right behind it needs no waiting, and no word with the event loop."""
         while self._pending and self._remaining:
             early = bytes(memoryview(self._pending)[: self._remaining])
             del self._pending[: len(early)]
             self._remaining -= len(early)
+            if self._pace is not None:
+                self._pace.take(len(early))
             written = receiver.write(memoryview(early))
             if written is not None:
                 await written
-        if self._interruption is None and self._can_be_pulled(receiver):
+        if self._interruption is None and self._pace is None and self._can_be_pulled(receiver):
             with suppress(BlockingIOError):
                 self._pull_once(receiver)
 
@@ -337,6 +445,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         if self._done is None or self._done.done():
             return
         self._stop_pulling()
+        self._stop_holding()
         self._read = self._read_ahead
         if error is None:
             self._done.set_result(None)
@@ -362,6 +471,7 @@ class Connection(asyncio.BufferedProtocol, Body):
         if self.transport.is_closing():
             return
         limits, head = self._all.limits, self._head
+        self._has_turn = response.status == 200 and head is not None and head.length >= _BROUGHT
         most = limits.linger_size if response.goes_on else limits.drain_size
         unsent = head is not None and head.expects_continue
         if unsent and response.goes_on and 0 < self._remaining <= most:
@@ -407,15 +517,19 @@ class Connection(asyncio.BufferedProtocol, Body):
         self._read = self._read_head
         if self._pending:
             self.deadline = monotonic() + self._all.limits.head_time
-            self._next_request()
+            self._take_turn()
             if self._read != self._read_head:
                 return
         else:
             self.deadline = monotonic() + self._all.limits.idle_time
         if self._ended:
             self.transport.close()
-        else:
+        elif self._has_turn or self._all.turnstile.lets(self._client):
+            self._has_turn = True
             self.transport.resume_reading()
+        else:  # even to hear what each of thousands wants would take all the time there is
+            self.transport.pause_reading()
+            self._all.turnstile.wait(self._client, self._may_listen)
 
     def _linger(self) -> None:
         """Half-close, and read on a little, so that the client sees the answer and not a reset."""
@@ -451,7 +565,7 @@ class Connection(asyncio.BufferedProtocol, Body):
                         self.transport.write(piece)
                     else:
                         await self._send_file(file, piece)
-        except (TimeoutError, ConnectionLost, OSError, RuntimeError):
+        except (TimeoutError, ConnectionLost, BitsError, OSError, RuntimeError):
             self.transport.abort()
             return
         if self._close:
@@ -464,12 +578,23 @@ class Connection(asyncio.BufferedProtocol, Body):
         """Raises ConnectionLost when the file became shorter under our hands."""
         while piece and not self.transport.is_closing():
             async with asyncio.timeout(self._all.limits.stall_time):
-                sent = await self._all.loop.sendfile(
-                    self.transport, file, piece.start, min(len(piece), _SENDFILE)
-                )
+                sent = await self._send_some(file, piece)
             if sent == 0:
                 raise ConnectionLost
             piece = piece[sent:]
+
+    async def _send_some(self, file: BinaryIO, piece: range) -> int:
+        """The system sends a file; what is encrypted passes through our hands."""
+        if self._scheme == "http":
+            return await self._all.loop.sendfile(
+                self.transport, file, piece.start, min(len(piece), _SENDFILE)
+            )
+        data = await in_thread(os.pread, file.fileno(), min(len(piece), BLOCK), piece.start)
+        self.transport.write(data)
+        if self._blocked:
+            self._caught_up = self._all.loop.create_future()
+            await self._caught_up
+        return len(data)
 
     # Whoever keeps all connections calls these
 
@@ -477,6 +602,14 @@ class Connection(asyncio.BufferedProtocol, Body):
     def is_busy(self) -> bool:
         """A request is being answered."""
         return self._read in (self._read_ahead, self._read_body)
+
+    @property
+    def waits_since(self) -> float:
+        """When it began to wait for a request, in monotonic seconds; infinite while there is one."""
+        if self._read != self._read_head:
+            return math.inf
+        limits = self._all.limits
+        return self.deadline - (limits.head_time if self._pending else limits.idle_time)
 
     def expire(self) -> None:
         """The deadline is over."""
@@ -497,3 +630,15 @@ class Connection(asyncio.BufferedProtocol, Body):
     def drop(self) -> None:
         """No more words."""
         self.transport.abort()
+
+
+def _peer(transport: asyncio.BaseTransport) -> str:
+    """The address of whoever opened the connection; empty for a Unix socket, which may be one we trust.
+
+    So nobody else may pass for one: on some systems a line that broke at once has lost its address.
+    """
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        return str(peer[0])
+    line = transport.get_extra_info("socket")
+    return "" if line is None or line.family == getattr(socket, "AF_UNIX", None) else "?"

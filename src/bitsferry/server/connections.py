@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from heapq import nsmallest
+from operator import attrgetter
 from time import monotonic
 from typing import Protocol
 
 from bitsferry.protocol.errors import BitsError, Busy
 from bitsferry.server.head import HeadReader
 from bitsferry.server.request import Request, Response
+from bitsferry.server.turnstile import Turnstile
 
 __all__ = ["BLOCK", "Connections", "Limits", "Member"]
 
 BLOCK = 256 * 1024  # bytes read from a socket at once
 _SPARE_BLOCKS = 32  # as many as threads write at once
+_PATIENCE = 5.0  # seconds of silence after which a connection may have to make room for another one
+_CLEARING = 0.1  # seconds between two looks for such ones, of which a hundredth goes at once
+_OVERRUN = 100  # connections and a tenth over the limit: from there on nobody is told why
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,11 @@ class Member(Protocol):
     """A connection, as the others' keeper sees it; `deadline` is in monotonic seconds."""
 
     deadline: float
+
+    @property
+    @abstractmethod
+    def waits_since(self) -> float:
+        """When it began to wait for a request, in monotonic seconds; infinite while there is one."""
 
     @abstractmethod
     def expire(self) -> None:
@@ -77,6 +90,9 @@ class Connections:
         self.empty = asyncio.Event()  # the last connection went, or nobody waits for it any more
         self.all: set[Member] = set()
         self.answering: set[asyncio.Task[None]] = set()  # requests at work, those of lost lines too
+        self.turnstile = Turnstile()
+        self._cleared = -math.inf  # when room was made for new ones
+        self.begun = 0.0  # processor time when reading the block of a body began
         self._by_address: Counter[str] = Counter()
         self.look_at_the_clock()
 
@@ -84,16 +100,33 @@ class Connections:
         """From now on these hold, for connections that are here too."""
         self.limits = limits
         self.heads = HeadReader(limits.head_size)
+        self._most = min(limits.connections, _room_for_connections())
 
     def welcome(self, member: Member, address: str) -> BitsError | None:
         """A new connection; returns why it cannot stay."""
         self.all.add(member)
         self._by_address[address] += 1
-        if len(self.all) > self.limits.connections:
-            return Busy("the server has as many connections as it takes")
+        if len(self.all) > self._most and not self._make_room():
+            return Busy(f"the server has {self._most} connections, as many as it takes")
         if address and self._by_address[address] > self.limits.connections_per_address:
             return Busy(f"{address} has as many connections as one address may")
         return None
+
+    @property
+    def is_overrun(self) -> bool:
+        """Even refusing is too much."""
+        return len(self.all) > self._most * 1.1 + _OVERRUN
+
+    def _make_room(self) -> bool:
+        """Let go of those that said nothing for longest, rather than of somebody new."""
+        now = monotonic()
+        if now - self._cleared >= _CLEARING:
+            self._cleared = now
+            silent = [one for one in self.all if one.waits_since < now - _PATIENCE]
+            for member in nsmallest(max(1, self._most // 100), silent, key=attrgetter("waits_since")):
+                self.all.discard(member)
+                member.expire()
+        return len(self.all) <= self._most
 
     def farewell(self, member: Member, address: str) -> None:
         """A connection is gone."""
@@ -120,3 +153,13 @@ class Connections:
         now = monotonic()
         for member in [one for one in self.all if one.deadline < now]:
             member.expire()
+
+
+def _room_for_connections() -> int:
+    """As many as there are descriptors for: two each while it uploads, and the store's must be left."""
+    try:
+        import resource
+    except ImportError:
+        return sys.maxsize
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if descriptors == resource.RLIM_INFINITY else max(64, descriptors // 2 - 300)

@@ -12,6 +12,7 @@ from bitsferry.protocol.errors import InvalidName, UnknownUrl, UploadsDisabled
 from bitsferry.server.backend import Backend, Timing
 from bitsferry.server.create_hook import CreateHook
 from bitsferry.server.names import check_name, decode_path, path_of_target
+from bitsferry.server.template import NameTemplate
 from bitsferry.server.webhook import Webhook
 from bitsferry.store.folder import Destination, Folder
 
@@ -34,8 +35,19 @@ class Directory:
     host_id_fallback_timeout: int | None = 86400
     sessions_per_user: int | None = None
     create_folders: bool = False
+    name_template: NameTemplate | None = None
+    """Where new uploads land below the folder; None: where their URL says."""
     max_fragment_size: int | None = None
     quota: int | None = None
+    user_quota: int | None = None
+    """Bytes a user may bring within a day."""
+    requests_per_second: float | None = None
+    """Of one user; as `sessions_per_second`, which counts new uploads only."""
+    sessions_per_second: float | None = None
+    bandwidth: int | None = None
+    """Bytes per second, of all uploads together; as below, of one user's, of one connection's."""
+    bandwidth_per_user: int | None = None
+    bandwidth_per_connection: int | None = None
     free_space_reserve: int = 0
     read_back: Literal["nobody", "everybody"] = "nobody"
     backend: Backend | None = None
@@ -44,6 +56,10 @@ class Directory:
     """The URL clients find this directory under, where reply URLs shall be absolute."""
     create_hook: CreateHook | None = None
     webhook: Webhook | None = None
+    digest: Literal["sha-256", "blake3"] | None = None
+    """How every file is hashed on its way; None: only where its client says a digest."""
+    digest_file: bool = False
+    """Put the `digest` beside each file, as `sha256sum --check` reads it."""
     guard: Guard | None = None
     """Who may come in; None: whoever reaches the URL."""
 
@@ -54,7 +70,8 @@ class Directory:
 
     def destination(self, parts: tuple[str, ...]) -> Destination:
         """Where a file of this directory appears."""
-        return Destination(Folder(self.folder), parts, self.allow_overwrites, self.create_folders)
+        create_folders = self.create_folders or self.name_template is not None
+        return Destination(Folder(self.folder), parts, self.allow_overwrites, create_folders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +87,9 @@ class Place:
         """Where the file appears."""
         return self.directory.destination(self.parts)
 
-    def named(self, name: str | None) -> Place:
-        """The same, where the create hook gave the file another name."""
-        return self if name is None else replace(self, parts=(*self.parts[:-1], name))
+    def at(self, file: str | None) -> Place:
+        """The same, for a session that has a `file` of its own."""
+        return self if file is None else replace(self, parts=tuple(file.split("/")))
 
     @property
     def file(self) -> str:
@@ -92,6 +109,11 @@ class Directories:
         self.all = sorted(directories, key=lambda directory: len(directory.url), reverse=True)
         # A file comes in a thousand fragments to one URL.
         self.place = lru_cache(maxsize=1024)(self._place)
+        self.of_target = lru_cache(maxsize=1024)(self._of_target)
+
+    def at(self, url: str) -> Directory | None:
+        """The directory of exactly this prefix."""
+        return next((directory for directory in self.all if directory.url == url), None)
 
     def of_path(self, path: str) -> Directory:
         """The directory a percent-decoded path lies in. Raises UnknownUrl."""
@@ -100,7 +122,7 @@ class Directories:
                 return directory
         raise UnknownUrl(f"no upload directory is served at {path[:200]!r}")
 
-    def of_target(self, target: str) -> Directory:
+    def _of_target(self, target: str) -> Directory:
         """The directory a request target lies in, whether or not it names a file. Raises UnknownUrl."""
         return self.of_path(decode_path(path_of_target(target)))
 

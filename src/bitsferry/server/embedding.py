@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
+from bitsferry.access.fronts import Fronts
 from bitsferry.server import running
 from bitsferry.server.callable_backend import Function
 from bitsferry.server.connections import Limits
 from bitsferry.server.directory import Directory
 from bitsferry.server.listeners import Address, Listener, open_listeners
 from bitsferry.server.plan import Plan
+from bitsferry.server.tls import ServerTls, Tls
 from bitsferry.store.local import Durability
 
 __all__ = ["Server"]
@@ -38,6 +40,11 @@ class Server:
     live in `store`, a folder; it may be left out for a single directory, whose folder then holds it, hidden.
     `durability`: what is acknowledged survives a cut of the "power", or only the end of the "process".
 
+    `trusted_proxies` are addresses and networks of proxies that say in X-Forwarded-For who asks, and "unix"
+    for those that come through a Unix socket.
+
+    With `tls` it speaks TLS wherever it listens, but at `"http://127.0.0.1:8080"` and at Unix sockets.
+
     Raises ValueError for what cannot be meant. Nothing is touched before it starts; stopped, it may be
     started again.
     """
@@ -51,6 +58,8 @@ class Server:
         store: str | os.PathLike[str] | None = None,
         durability: Durability = "power",
         limits: Limits | None = None,
+        trusted_proxies: Iterable[str] = (),
+        tls: ServerTls | None = None,
     ) -> None:
         served = tuple(directories)
         if (folder is None) == (not served):
@@ -60,7 +69,11 @@ class Server:
         self._plan = Plan(served, None if store is None else os.fspath(store), durability)
         addresses = (listen,) if isinstance(listen, str) else tuple(listen)
         self._addresses = [Address.parse(address) for address in addresses]
+        if tls is None and any(address.scheme == "https" for address in self._addresses):
+            raise ValueError("to listen at https:// a server needs a certificate: tls=ServerTls(...)")
+        self._tls = tls
         self._limits = limits
+        self._fronts = Fronts.of(trusted_proxies)
         self._server: running.Server | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
@@ -88,13 +101,15 @@ class Server:
     async def start(self) -> None:
         """Listen; returns at once.
 
-        Raises StoreFailed for folders that cannot be used, ListenError, RuntimeError when it runs already.
+        Raises StoreFailed for folders that cannot be used, UnusableTls, which is a ValueError, for files,
+        ListenError, RuntimeError when it runs already.
         """
         store, directories = self._plan.open()
         try:
+            tls = None if self._tls is None else Tls(self._tls)
             for address in self._addresses:
-                self._listeners += open_listeners(address)
-            server = running.Server(store, directories, limits=self._limits)
+                self._listeners += open_listeners(address, has_tls=tls is not None)
+            server = running.Server(store, directories, limits=self._limits, fronts=self._fronts, tls=tls)
             await server.start(self._listeners)
         except BaseException:
             self._close_listeners()

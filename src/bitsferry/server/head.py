@@ -18,6 +18,7 @@ _END = b"\r\n\r\n"
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _EXPECTS = {"", "100-continue"}
+_MOST_HEADERS = 100  # clients send a dozen
 
 
 @lru_cache(maxsize=256)
@@ -39,7 +40,17 @@ class Head:
     `headers` has lower-case names; repeated ones are joined by commas. `length` is the body's in bytes.
     """
 
-    __slots__ = ("endless", "expects_continue", "headers", "keep_alive", "length", "method", "old", "target")
+    __slots__ = (
+        "_lines",
+        "endless",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "old",
+        "target",
+    )
 
     def __init__(self) -> None:
         self.method = ""
@@ -50,6 +61,7 @@ class Head:
         self.old = False  # HTTP/1.0
         self.expects_continue = False
         self.endless = False  # nobody knows where its body ends
+        self._lines = 0
 
     # What llhttp calls while it reads.
 
@@ -59,6 +71,9 @@ class Head:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header line."""
+        self._lines += 1
+        if self._lines > _MOST_HEADERS:
+            raise InvalidMessage(f"the request has more than {_MOST_HEADERS} headers")
         key = _lower(name)
         text = value.decode("latin-1")
         if key in self.headers:
@@ -83,6 +98,8 @@ class HeadReader:
             del data[:2]
         if not data:
             return None
+        if data[0] not in _FIRST and data != b"\r":
+            raise InvalidMessage("this is no HTTP request (TLS on a plain port?)")
         end = data.find(_END)
         if end < 0 or end + len(_END) > self.limit:
             self._check_beginning(data)
@@ -94,8 +111,6 @@ class HeadReader:
     def _check_beginning(self, data: bytearray) -> None:
         if len(data) >= self.limit:
             raise InvalidMessage(f"the request's head is longer than {self.limit} bytes")
-        if data[0] not in _FIRST and data != b"\r":
-            raise InvalidMessage("this is no HTTP request (TLS on a plain port?)")
         if _BARE_LF.search(data):
             raise InvalidMessage("a line of the request's head ends without a carriage return")
 

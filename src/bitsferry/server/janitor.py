@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from bitsferry.protocol.errors import BitsError, SessionNotFound
 from bitsferry.protocol.session import Session
+from bitsferry.server.census import DAY
 from bitsferry.server.directory import FOURTEEN_DAYS, Directories, Place
 from bitsferry.server.service import Service
 from bitsferry.server.upload_events import Kind, UploadEvent
@@ -18,7 +19,7 @@ __all__ = ["Janitor"]
 
 logger = logging.getLogger(__name__)
 
-TOMBSTONE = 24 * 3600  # seconds an ended session is remembered, at most (spec-notes, C12)
+TOMBSTONE = DAY  # seconds an ended session is remembered, at most (spec-notes, C12)
 HOUR = 3600.0
 _SHORTEST = 0.5
 
@@ -78,14 +79,12 @@ class Janitor:
             async with service.turns.take(guid), service.store.open(guid) as stored:
                 session = stored.session
                 place = service.directories.place_of_path(session.path)
-                timeout = place.directory.session_timeout if place else FOURTEEN_DAYS
-                limit = min(timeout, TOMBSTONE) if session.over else timeout
-                if self._clock() - await stored.quiet_since() <= limit:
+                if self._clock() - await stored.quiet_since() <= _limit(session, place):
                     return False
                 await service.notifications.forget(guid)
-                if place is not None:
-                    place = place.named(session.name)
-                    await self._say_expired(session, stored.held, place)
+                service.hashing.forget(guid)
+                place = None if place is None else place.at(session.file)
+                await self._say_expired(session, stored.held, place)
                 await stored.remove(place.destination if place else None)
         except SessionNotFound:
             return await self._discard_if_old(found)
@@ -105,7 +104,7 @@ class Janitor:
         self._service.census.ended(found.guid)
         return True
 
-    async def _say_expired(self, session: Session, held: int, place: Place) -> None:
+    async def _say_expired(self, session: Session, held: int, place: Place | None) -> None:
         if not session.over and not session.published:
             event = UploadEvent(
                 kind=Kind.EXPIRED,
@@ -113,10 +112,11 @@ class Janitor:
                 time=self._clock(),
                 path=session.path,
                 user=session.user,
+                address=session.address or None,
                 size=session.total,
                 received=held,
             )
-            await self._service.webhooks.happened(place.directory, event)
+            await self._service.expired(event, session, None if place is None else place.directory)
 
     @staticmethod
     def _tell(session: Session) -> None:
@@ -140,6 +140,15 @@ class Janitor:
                 return
             place = service.directories.place_of_path(session.path)
             async with service.turns.take(guid), service.store.open(guid) as stored:
-                await stored.release(place.named(session.name).destination if place else None)
+                await stored.release(place.at(session.file).destination if place else None)
         except BitsError as error:
             logger.warning("left-over bytes stay for now: %s", error, extra={"session": guid})
+
+
+def _limit(session: Session, place: Place | None) -> float:
+    """For how many seconds a session may be quiet."""
+    timeout = place.directory.session_timeout if place else FOURTEEN_DAYS
+    limit = min(timeout, TOMBSTONE) if session.over else timeout
+    if place is not None and place.directory.user_quota is not None and session.published:
+        return max(limit, DAY)  # its bytes count for its user as long
+    return limit

@@ -10,6 +10,7 @@ import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 __all__ = ["Address", "ListenError", "Listener", "inherited", "notify", "open_listeners"]
 
@@ -19,7 +20,9 @@ _FIRST_INHERITED = 3
 _LAST_BREATH = 2.0  # seconds a killed server may take to let go of its port
 _POLL = 0.05
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-_HOST_PORT = re.compile(r"(?:\[(?P<six>[\w:.%]+)\]|(?P<host>[\w.-]*)):(?P<port>[0-9]{1,5})", re.ASCII)
+_HOST_PORT = re.compile(
+    r"(?:(?P<scheme>https?)://)?(?:\[(?P<six>[\w:.%]+)\]|(?P<host>[\w.-]*)):(?P<port>[0-9]{1,5})/?", re.ASCII
+)
 
 
 class ListenError(Exception):
@@ -28,23 +31,32 @@ class ListenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen: a host, empty for every address, with a port, 0 for any free one; or a Unix path."""
+    """Where to listen: a host, empty for every address, with a port, 0 for any free one; or a Unix path.
+
+    `scheme` is "https" for TLS, "http" for none; empty, it is as the server has a certificate or not.
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
+    scheme: Literal["", "http", "https"] = ""
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """`HOST:PORT`, `[IPv6]:PORT`, `:PORT` or `unix:PATH`. Raises ValueError."""
+        """`HOST:PORT`, `[IPv6]:PORT`, `:PORT`, or one of these behind `http://` or `https://`; `unix:PATH`.
+
+        Raises ValueError.
+        """
         if text.startswith("unix:") and "\0" not in text and text != "unix:":
             return cls(path=text.removeprefix("unix:"))
         match = _HOST_PORT.fullmatch(text)
-        if match is None or int(match["port"]) > 65535:
+        bare = match is not None and match["scheme"] is None
+        if match is None or int(match["port"]) > 65535 or (bare and text.endswith("/")):
             raise ValueError(
                 f"{text!r} is no address to listen on: write HOST:PORT, [::1]:PORT or unix:/path"
             )
-        return cls(match["six"] or match["host"], int(match["port"]))
+        scheme = cast("Literal['', 'http', 'https']", match["scheme"] or "")
+        return cls(match["six"] or match["host"], int(match["port"]), scheme=scheme)
 
     def below(self, folder: str) -> Address:
         """The same, a relative path being meant from `folder` on."""
@@ -53,7 +65,8 @@ class Address:
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}" if self.scheme else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,7 @@ class Listener:
     socket: socket.socket
     url: str
     path: str | None = None
+    speaks_tls: bool = False
 
     def withdraw(self) -> None:
         """Remove the path: nobody new finds the way, and another server may take it."""
@@ -75,12 +89,16 @@ class Listener:
         self.socket.close()
 
 
-def open_listeners(address: Address) -> list[Listener]:
-    """Listen on an address; a name may have several, and each gets a listener. Raises ListenError."""
+def open_listeners(address: Address, *, has_tls: bool = False) -> list[Listener]:
+    """Listen on an address; a name may have several, and each gets a listener. Raises ListenError.
+
+    `has_tls`: the server has a certificate.
+    """
+    secure = address.scheme == "https" or (has_tls and not address.scheme)
     deadline = time.monotonic() + _LAST_BREATH
     while True:
         try:
-            return [_unix(address.path)] if address.path else _tcp(address)
+            return [_unix(address.path)] if address.path else _tcp(address, secure)
         except UnicodeError:
             raise ListenError(f"cannot listen on {address}: this is no name of a host") from None
         except OSError as error:
@@ -89,7 +107,7 @@ def open_listeners(address: Address) -> list[Listener]:
             time.sleep(_POLL)
 
 
-def _tcp(address: Address) -> list[Listener]:
+def _tcp(address: Address, secure: bool) -> list[Listener]:
     found = socket.getaddrinfo(
         address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -107,7 +125,7 @@ def _tcp(address: Address) -> list[Listener]:
                 raise
             absent = error
         else:
-            listeners.append(Listener(bound, _url(bound)))
+            listeners.append(Listener(bound, _url(bound, secure), speaks_tls=secure))
     if absent is not None and not listeners:
         raise absent
     return listeners
@@ -153,16 +171,20 @@ def _somebody_listens(path: str) -> bool:
         return True
 
 
-def _url(bound: socket.socket) -> str:
+def _url(bound: socket.socket, secure: bool = False) -> str:
     name = bound.getsockname()
     if bound.family == socket.AF_UNIX:
         return "unix:" + (name if isinstance(name, str) else name.decode(errors="replace").replace("\0", "@"))
     host, port = name[0], name[1]
-    return f"http://[{host}]:{port}/" if bound.family == socket.AF_INET6 else f"http://{host}:{port}/"
+    host = f"[{host}]" if bound.family == socket.AF_INET6 else host
+    return f"{'https' if secure else 'http'}://{host}:{port}/"
 
 
-def inherited() -> list[Listener]:
-    """The sockets systemd opened for us (sd_listen_fds); none when it opened none. Raises ListenError."""
+def inherited(*, has_tls: bool = False) -> list[Listener]:
+    """The sockets systemd opened for us (sd_listen_fds); none when it opened none. Raises ListenError.
+
+    `has_tls`: the server has a certificate, for those that are no Unix sockets.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     found = []
@@ -170,7 +192,8 @@ def inherited() -> list[Listener]:
         for descriptor in range(_FIRST_INHERITED, _FIRST_INHERITED + int(os.environ["LISTEN_FDS"])):
             os.set_inheritable(descriptor, False)
             bound = socket.socket(fileno=descriptor)
-            found.append(Listener(bound, _url(bound)))
+            secure = has_tls and bound.family != socket.AF_UNIX
+            found.append(Listener(bound, _url(bound, secure), speaks_tls=secure))
             if not bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise ListenError(f"{found[-1].url}, handed over by systemd, is no socket that listens")
     except (KeyError, ValueError, OSError) as error:

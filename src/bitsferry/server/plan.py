@@ -11,6 +11,7 @@ from typing import TypeVar
 from bitsferry.protocol.errors import InvalidName
 from bitsferry.server.callable_backend import CallableBackend, Function
 from bitsferry.server.directory import Directories, Directory
+from bitsferry.server.integrity import check_directory
 from bitsferry.server.names import check_name
 from bitsferry.store.base import Store
 from bitsferry.store.folder import OWN_PREFIX
@@ -42,6 +43,7 @@ class Plan:
         self.directories: dict[str, Directory] = {}
         for directory in directories:
             _check(directory.url)
+            check_directory(directory)
             if directory.url in self.directories:
                 raise ValueError(f"there are two directories at {directory.url!r}")
             self.directories[directory.url] = directory

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from bitsferry.access.scheme import Link
 from bitsferry.store.base import Receiver
 
-__all__ = ["Body", "BodyInterrupted", "ConnectionLost", "FileBody", "Request", "Response"]
+__all__ = ["Body", "BodyInterrupted", "ConnectionLost", "FileBody", "Pace", "Request", "Response"]
 
 
 class ConnectionLost(Exception):
@@ -20,14 +20,30 @@ class BodyInterrupted(Exception):
     """The body was stopped at a block's edge, because somebody newer came or the server ends."""
 
 
+class Pace(ABC):
+    """How fast a body may be read: no more than `most` bytes at once, then a pause."""
+
+    __slots__ = ("most",)
+
+    most: int
+
+    @abstractmethod
+    def take(self, size: int) -> None:
+        """So many bytes were read."""
+
+    @abstractmethod
+    def pause(self) -> float:
+        """Seconds until more may be read; 0 when it may be now."""
+
+
 class Body(ABC):
     """The bytes behind a request's head, still in the socket."""
 
     __slots__ = ()
 
     @abstractmethod
-    async def into(self, receiver: Receiver) -> None:
-        """Push all of the body into `receiver`, block by block.
+    async def into(self, receiver: Receiver, pace: Pace | None = None) -> None:
+        """Push all of the body into `receiver`, block by block, as fast as `pace` allows.
 
         Raises ConnectionLost when the line breaks and BodyInterrupted after `stop`; what the receiver took
         before, it has. What the receiver raises passes through. No block is under way when this returns.

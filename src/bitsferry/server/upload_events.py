@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -34,8 +35,8 @@ class UploadEvent:
     """Something happened to the upload `session`, a GUID, at `time`, in seconds since the epoch.
 
     `path` is the path of its URL, percent-decoded; `file` the path of the file below the directory's folder,
-    None where there is no file. `size` is what the whole file has, `received` what is held, both in bytes.
-    What nobody knows is None.
+    None where there is no file. `size` is what the whole file has, `received` what is held, both in bytes;
+    `digest` is the whole file's, in hexadecimal by algorithm. What nobody knows is None.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class UploadEvent:
     received: int | None = None
     reply_url: str | None = None
     reason: str | None = None
+    digest: Mapping[str, str] | None = None
 
     @property
     def id(self) -> str:
@@ -65,6 +67,7 @@ class _Data(msgspec.Struct, omit_defaults=True):
     received: int | None = None
     reply_url: str | None = None
     reason: str | None = None
+    digest: Mapping[str, str] | None = None
 
 
 class _CloudEvent(msgspec.Struct):

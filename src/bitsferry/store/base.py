@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bitsferry.protocol.notification import Answer, Dialogue
 from bitsferry.protocol.session import Session
-from bitsferry.store.folder import Destination
+from bitsferry.store.folder import Companion, Destination
 
 __all__ = ["Found", "Papers", "Receiver", "Store", "StoredSession"]
 
@@ -65,6 +65,10 @@ class StoredSession(ABC):
         """
 
     @abstractmethod
+    async def cut(self, most: int) -> None:
+        """Give up what is held beyond the first `most` bytes; durable when it returns. Raises StoreFailed."""
+
+    @abstractmethod
     async def save(self) -> None:
         """Replace the state on disk by `session`, whole or not at all.
 
@@ -72,10 +76,11 @@ class StoredSession(ABC):
         """
 
     @abstractmethod
-    async def publish(self, destination: Destination) -> None:
+    async def publish(self, destination: Destination, companion: Companion | None = None) -> None:
         """Put the file into its place, complete and durable, or raise and leave everything as it was.
 
-        Said again after a crash it does nothing a second time. Raises DestinationExists,
+        With a `companion` beside it, complete and durable, too. Said again after a crash it does nothing a
+        second time. Raises DestinationExists,
         DestinationIsFolder, FolderNotFound, AccessDenied or StoreFailed.
         """
 
@@ -139,6 +144,13 @@ class Store(ABC):
     @abstractmethod
     async def touch(self, guid: str) -> None:
         """Somebody spoke of this session: its timeout begins anew. No turn is needed."""
+
+    @abstractmethod
+    def open_bytes(self, guid: str) -> int:
+        """A descriptor to read what is held, which only grows unless it is cut. No turn is needed.
+
+        Blocks: it is for threads. Raises SessionNotFound where no bytes are any more, or OSError.
+        """
 
     @abstractmethod
     async def room(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bitsferry.protocol.errors import AccessDenied, DestinationExists, DestinationIsFolder, FolderNotFound
 
-__all__ = ["OWN_PREFIX", "Destination", "Folder", "make_folder", "sync_folder"]
+__all__ = ["OWN_PREFIX", "Companion", "Destination", "Folder", "make_folder", "sync_folder"]
 
 # Names that begin so are the store's own, wherever they lie.
 OWN_PREFIX = ".bitsferry"
@@ -118,6 +118,14 @@ class Destination:
 
     def __str__(self) -> str:
         return os.path.join(self.folder.path, *self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A small file that stands beside another one."""
+
+    name: str
+    content: bytes
 
 
 def check_destination(folder: int, name: str, *, overwrite: bool) -> None:

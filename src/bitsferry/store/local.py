@@ -22,7 +22,7 @@ from bitsferry.protocol.session import Session
 from bitsferry.store import claims, publishing
 from bitsferry.store.appending import Appender, Disk
 from bitsferry.store.base import Found, Papers, Receiver, Store, StoredSession
-from bitsferry.store.folder import Destination, Folder, make_folder, sync_folder
+from bitsferry.store.folder import Companion, Destination, Folder, make_folder, sync_folder
 from bitsferry.store.threads import error_of_os, in_thread
 
 __all__ = ["Durability", "LocalStore"]
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 Durability = Literal["power", "process"]
 
-_MOST_OPEN = 512  # sessions whose files stay open between two fragments
+_MOST_IDLE = 512  # sessions whose files stay open between two fragments
 _POLL = 0.02  # seconds between two looks at a session another process has
 _LAST_BREATH = 2.0  # seconds a killed server may take to let go
 _YOUNG = 3600  # seconds for which another process may be making a session
@@ -39,6 +39,7 @@ _YOUNG = 3600  # seconds for which another process may be making a session
 _DATA, _STATE, _TURN = "request.data", "session.json", "turn"
 _REPLY, _NEW_REPLY, _DIALOGUE, _TALK = "reply.data", "reply.new", "dialogue.json", "talk"
 _OPEN_DATA = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_BYTES = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_REPLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -68,7 +69,8 @@ class LocalStore(Store):
         self.shared = shared
         self._started = time.time()
         self._sessions = os.path.join(self.root, "sessions")
-        self._open: OrderedDict[str, _LocalSession] = OrderedDict()
+        self._open: dict[str, _LocalSession] = {}
+        self._idle: OrderedDict[str, None] = OrderedDict()  # those of them nobody uses, longest so first
         try:
             self._lock = _make_root(self.root, self._sessions, shared)
         except OSError as error:
@@ -138,8 +140,7 @@ class LocalStore(Store):
         stored = self._open.get(guid)
         if stored is None:
             stored = self._open[guid] = await in_thread(self._load, guid)
-        else:
-            self._open.move_to_end(guid)
+        self._idle.pop(guid, None)
         stored.users += 1
         return stored
 
@@ -148,8 +149,10 @@ class LocalStore(Store):
         stored.users -= 1
         if self.shared or stored.session.over or stored.stale:
             self.forget(stored.session.id)
-        elif len(self._open) > _MOST_OPEN:
-            self._forget_oldest()
+        elif stored.users == 0:
+            self._idle[stored.session.id] = None
+            if len(self._idle) > _MOST_IDLE:
+                self.forget(next(iter(self._idle)))
 
     async def read(self, guid: str) -> Session:
         """See Store."""
@@ -163,13 +166,20 @@ class LocalStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             self._check_reachable()
             raise SessionNotFound(f"the server knows no upload {guid}") from None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             logger.warning("the state in %s cannot be read (%s); its client will start over", folder, error)
             raise SessionNotFound(f"the server cannot read the upload {guid} any more") from error
 
     async def touch(self, guid: str) -> None:
         """See Store."""
         await in_thread(os.utime, os.path.join(self.folder_of(guid), _STATE))
+
+    def open_bytes(self, guid: str) -> int:
+        """See Store."""
+        try:
+            return os.open(os.path.join(self.folder_of(guid), _DATA), _OPEN_BYTES)
+        except FileNotFoundError:
+            raise SessionNotFound(f"the server has no bytes of the upload {guid} any more") from None
 
     async def room(self) -> int:
         """See Store."""
@@ -202,15 +212,10 @@ class LocalStore(Store):
 
     def forget(self, guid: str) -> None:
         """Close a session's file; the next request opens it again."""
+        self._idle.pop(guid, None)
         stored = self._open.pop(guid, None)
         if stored is not None:
             stored.close()
-
-    def _forget_oldest(self) -> None:
-        for guid, stored in self._open.items():
-            if stored.users == 0:
-                self.forget(guid)
-                return
 
     def claim(
         self, guid: str, stop: Callable[[], None], patience: float
@@ -269,7 +274,7 @@ class LocalStore(Store):
                 return msgspec.json.decode(file.read(), type=Dialogue)
         except FileNotFoundError:
             return Dialogue()
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             logger.warning(
                 "what an application said of %s cannot be read (%s); it is told again", guid, error
             )
@@ -408,15 +413,26 @@ class _LocalSession(StoredSession):
             raise error_of_os(error) from error
         self.torn = False
 
+    async def cut(self, most: int) -> None:
+        if self.data >= 0 and most < self.held:
+            await in_thread(self._cut_to, most)
+
+    def _cut_to(self, most: int) -> None:
+        os.ftruncate(self.data, most)
+        self.synced = min(self.synced, most)
+        self.torn = False
+        if self.store.durability == "power":
+            os.fdatasync(self.data)
+
     async def save(self) -> None:
         self.stale = True
         await in_thread(self.store.write_state, self.session)
         self.stale = False
 
-    async def publish(self, destination: Destination) -> None:
-        await in_thread(self._publish, destination)
+    async def publish(self, destination: Destination, companion: Companion | None = None) -> None:
+        await in_thread(self._publish, destination, companion)
 
-    def _publish(self, destination: Destination) -> None:
+    def _publish(self, destination: Destination, companion: Companion | None) -> None:
         os.fchmod(self.data, 0o666 & ~_umask)
         try:
             os.fsync(self.data)
@@ -424,7 +440,7 @@ class _LocalSession(StoredSession):
             if self.store.durability == "process":
                 self._forget_bytes()
             raise
-        publishing.publish(self._path(_DATA), self.session.id, destination)
+        publishing.publish(self._path(_DATA), self.session.id, destination, companion)
 
     def _forget_bytes(self) -> None:
         """Some that were acknowledged without a sync are lost, and nobody knows which: better all again."""
@@ -492,6 +508,9 @@ def _sync_reply(path: str) -> bool:
     except PermissionError as error:
         raise StoreFailed("the application's reply may not be read by the server's account") from error
     try:
+        if figures.st_nlink == 1:
+            with suppress(PermissionError):  # it may be the application's
+                os.fchmod(descriptor, 0o600)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

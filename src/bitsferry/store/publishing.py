@@ -4,36 +4,56 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import logging
 import os
 import shutil
 import stat
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from bitsferry.protocol.errors import AccessDenied, DestinationExists, DestinationIsFolder, FolderNotFound
-from bitsferry.store.folder import OWN_PREFIX, Destination, check_destination, sync_folder
+from bitsferry.protocol.errors import (
+    AccessDenied,
+    Busy,
+    DestinationExists,
+    DestinationIsFolder,
+    FolderNotFound,
+)
+from bitsferry.store.folder import OWN_PREFIX, Companion, Destination, check_destination, sync_folder
 
 __all__ = ["clear_leftovers", "publish"]
 
+logger = logging.getLogger(__name__)
+
 _BLOCK = 1 << 20
+_PATIENCE = 5.0  # seconds for others to let go of a folder
+_POLL = 0.005
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
-def publish(source: str, guid: str, destination: Destination) -> None:
+def publish(source: str, guid: str, destination: Destination, companion: Companion | None = None) -> None:
     """Make the file at `source` appear at `destination`, durable when this returns.
 
     The source stays, as a second link: while it and the destination are the same file, that has been put in
     its place, which is how a crash between here and the state's next save is told from one before. Where no
     link leads (another file system, or another mount of the same one, which only the link itself can tell) a
     copy beside the destination plays the source's part. `clear_leftovers` ends both.
-    Raises DestinationExists, DestinationIsFolder, FolderNotFound, AccessDenied or OSError; then nothing is
-    left beside the destination.
+
+    The `companion` comes after the file, so that a crash between the two leaves a file without one until this
+    is said again; that of a file which is replaced goes before it. Its name has to be as free as the file's.
+    Raises DestinationExists, DestinationIsFolder, FolderNotFound, AccessDenied, Busy or OSError; then
+    nothing is left beside the destination.
     """
     parts = destination.parts
     with destination.folder.parent(parts, create=destination.create_folders) as folder:
         copy, step = _own_names(guid)
         try:
-            if not _is_placed(source, copy, folder, parts[-1]):
-                _place(source, copy, step, folder, destination)
+            with _lock(folder, companion, destination):
+                if not _is_placed(source, copy, folder, parts[-1]):
+                    _place(source, copy, step, folder, destination, companion)
+                if companion is not None:
+                    _accompany(companion, step, folder, destination)
             os.fsync(folder)
         except BaseException as error:
             with suppress(OSError):
@@ -116,15 +136,20 @@ def _note(source: str) -> str:
     return source + ".placing"
 
 
-def _place(source: str, copy: str, step: str, folder: int, destination: Destination) -> None:
+def _place(
+    source: str, copy: str, step: str, folder: int, destination: Destination, companion: Companion | None
+) -> None:
     with suppress(FileNotFoundError):
         os.unlink(step, dir_fd=folder)
-    if _link(source, None, folder, step, destination):
+    if companion is not None and not _is_there(companion, folder):
+        check_destination(folder, companion.name, overwrite=destination.overwrite)
+    if _link(source, None, folder, step, destination, companion):
         return
     check_destination(folder, destination.parts[-1], overwrite=destination.overwrite)
-    _copy(source, copy, folder)
-    if not _link(copy, folder, folder, step, destination):
-        _move(source, copy, folder, destination)
+    with _lock(folder, companion, destination, waive=True):
+        _copy(source, copy, folder)
+    if not _link(copy, folder, folder, step, destination, companion):
+        _move(source, copy, folder, destination, companion)
 
 
 def _copy(source: str, copy: str, folder: int) -> None:
@@ -142,7 +167,14 @@ def _copy(source: str, copy: str, folder: int) -> None:
         raise
 
 
-def _link(path: str, dir_fd: int | None, folder: int, step: str, destination: Destination) -> bool:
+def _link(
+    path: str,
+    dir_fd: int | None,
+    folder: int,
+    step: str,
+    destination: Destination,
+    companion: Companion | None,
+) -> bool:
     """Atomic both ways: a link refuses to replace, a rename replaces in one go. False: no link leads."""
     name = destination.parts[-1]
     try:
@@ -150,6 +182,7 @@ def _link(path: str, dir_fd: int | None, folder: int, step: str, destination: De
             os.link(path, name, src_dir_fd=dir_fd, dst_dir_fd=folder, follow_symlinks=False)
         else:
             os.link(path, step, src_dir_fd=dir_fd, dst_dir_fd=folder, follow_symlinks=False)
+            _make_way(companion, folder, destination)
             os.rename(step, name, src_dir_fd=folder, dst_dir_fd=folder)
     except FileExistsError:
         raise _exists(folder, name, destination) from None
@@ -162,22 +195,121 @@ def _link(path: str, dir_fd: int | None, folder: int, step: str, destination: De
     return True
 
 
-def _move(source: str, copy: str, folder: int, destination: Destination) -> None:
+def _move(source: str, copy: str, folder: int, destination: Destination, companion: Companion | None) -> None:
     """The way on file systems without hard links (FAT, some network shares): the copy is renamed.
 
     A note beside the source says that we came this far, so that after a crash the file is known again.
     """
     name, note = destination.parts[-1], _note(source)
-    with open(note, "wb") as writer:
-        os.fsync(writer.fileno())
+    descriptor = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     sync_folder(os.path.dirname(note))
     try:
         if destination.overwrite:
+            _make_way(companion, folder, destination)
             os.rename(copy, name, src_dir_fd=folder, dst_dir_fd=folder)
         else:
             _rename_no_replace(copy, name, folder)
     except (FileExistsError, IsADirectoryError):
         raise _exists(folder, name, destination) from None
+
+
+@contextmanager
+def _lock(
+    folder: int, companion: Companion | None, destination: Destination, *, waive: bool = False
+) -> Iterator[None]:
+    """Nobody else replaces a pair in this folder meanwhile: of two, one thing each must not be left.
+
+    `waive`: meanwhile others may, because it takes long.
+    """
+    if companion is None or not destination.overwrite:
+        yield
+        return
+    first, then = (_unlock_folder, _lock_folder) if waive else (_lock_folder, _unlock_folder)
+    first(folder)
+    try:
+        yield
+    finally:
+        then(folder)
+
+
+def _lock_folder(folder: int) -> None:
+    """Raises Busy when somebody, who need not be a server, does not let go."""
+    deadline = time.monotonic() + _PATIENCE
+    with suppress(OSError):  # some network shares have no locks
+        while True:
+            try:
+                return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Busy("another program keeps the folder of the file locked") from None
+            time.sleep(_POLL)
+
+
+def _unlock_folder(folder: int) -> None:
+    with suppress(OSError):
+        fcntl.flock(folder, fcntl.LOCK_UN)
+
+
+def _make_way(companion: Companion | None, folder: int, destination: Destination) -> None:
+    """The older file's companion goes first: rather none beside a file, for a moment, than a wrong one."""
+    if companion is None:
+        return
+    check_destination(folder, destination.parts[-1], overwrite=True)
+    if not _is_there(companion, folder):
+        with suppress(FileNotFoundError):
+            os.unlink(companion.name, dir_fd=folder)
+            os.fsync(folder)
+
+
+def _accompany(companion: Companion, step: str, folder: int, destination: Destination) -> None:
+    if _is_there(companion, folder):
+        return
+    with suppress(FileNotFoundError):
+        os.unlink(step, dir_fd=folder)
+    descriptor = os.open(step, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    try:
+        with open(descriptor, "wb") as writer:
+            writer.write(companion.content)
+            writer.flush()
+            os.fsync(descriptor)
+        if destination.overwrite:
+            os.rename(step, companion.name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            _rename_by_link(step, companion.name, folder)
+    except (FileExistsError, IsADirectoryError):
+        # The file is in its place, and its client shall hear so.
+        logger.warning("%s has no %r of ours beside it: there is one", destination, companion.name)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(step, dir_fd=folder)
+
+
+def _is_there(companion: Companion, folder: int) -> bool:
+    """Whether it was put there before, whole."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(companion.name, flags, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        return os.read(descriptor, len(companion.content) + 1) == companion.content
+    finally:
+        os.close(descriptor)
+
+
+def _rename_by_link(old: str, new: str, folder: int) -> None:
+    try:
+        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_no_replace(old, new, folder)
 
 
 def _rename_no_replace(old: str, new: str, folder: int) -> None:

@@ -6,17 +6,23 @@ import asyncio
 import errno
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from bitsferry.protocol.errors import BitsError, DiskFull, StoreFailed, WriteProtected
 
-__all__ = ["error_of_os", "in_thread", "settled"]
+__all__ = ["at_work", "error_of_os", "in_thread", "settled"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # Enough that the fsyncs of many sessions run side by side: one after the other they cost four times as much.
 _pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="disk")
+_at_work: set[object] = set()
+
+
+def at_work() -> int:
+    """How much is being done in threads, or waits for one."""
+    return len(_at_work)
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -25,11 +31,27 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     When the caller is cancelled the work is still waited for, because a cancelled request leaves its thread
     writing, and the next request of the same session must find it quiet. An OSError becomes a StoreFailed.
     """
-    future = asyncio.get_running_loop().run_in_executor(_pool, lambda: work(*args, **kwargs))
+    future = asyncio.get_running_loop().run_in_executor(_pool, _Counted(lambda: work(*args, **kwargs)))
     try:
         return await settled(future)
     except OSError as error:
         raise error_of_os(error) from error
+
+
+class _Counted(Generic[T]):
+    """Work that counts until it is done."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        _at_work.add(self)
+
+    def __call__(self) -> T:
+        try:
+            return self._work()
+        finally:
+            _at_work.discard(self)
 
 
 async def settled(future: asyncio.Future[T]) -> T:

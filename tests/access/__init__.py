@@ -1,0 +1,1 @@
+"""Who is asking, and may they: each way of telling for itself."""

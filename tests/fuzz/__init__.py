@@ -1,0 +1,1 @@
+"""Whoever sends us anything at all."""

@@ -1,0 +1,1 @@
+"""Whoever means harm, in numbers."""
