@@ -316,7 +316,7 @@ int main(int count, char **arguments)
     int live = 0;
     while (!over && now() - begun < seconds) {
         struct epoll_event events[512];
-        int ready = epoll_wait(poll_fd, events, 512, kind == CHURN ? 0 : 2);
+        int ready = epoll_wait(poll_fd, events, 512, kind == CHURN ? 1 : 2);
         double t = now();
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
@@ -336,7 +336,7 @@ int main(int count, char **arguments)
             if (c->socket >= 0 && events[i].events & EPOLLOUT)
                 speak(c, t);
         }
-        if (t - swept > (kind == CHURN ? 0 : 0.002)) {
+        if (t - swept > (kind == CHURN ? 0.001 : 0.002)) {
             swept = t;
             int at_a_time = 200;    /* as many as a backlog takes */
             for (int i = 0; i < connections; i++) {

@@ -349,10 +349,12 @@ def sessions(harm: Harm, wanted: int) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    names = [attack.name for attack in ATTACKS]
+    names = [*(attack.name for attack in ATTACKS), "none"]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, help="where uploads go (default: /dev/shm)")
-    parser.add_argument("--only", action="append", help="attacks whose names begin so; may be repeated")
+    parser.add_argument(
+        "--only", action="append", help="attacks whose names begin so, or none; can be repeated"
+    )
     parser.add_argument("--sessions", type=int, default=100_000, help="0: none (default: 100000)")
     parser.add_argument("--rounds", type=int, default=3, help="how often to measure each attack (default: 3)")
     chosen = parser.parse_args()

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bitsferry.access.throttle import Throttle
+from bitsferry.cli.guards import read_guard
 from bitsferry.protocol import wire
 from bitsferry.protocol.errors import BitsError
 from bitsferry.server.connections import Limits
@@ -23,11 +25,13 @@ from bitsferry.server.head import Head, HeadReader
 from bitsferry.server.listeners import Listener
 from bitsferry.server.request import Body, Request
 from bitsferry.server.running import Server
+from bitsferry.server.template import NameTemplate
 from bitsferry.store.base import Receiver
 from bitsferry.store.local import LocalStore
 from server_parts.speaking import Speaker
 from store.disks import folder_in_memory
 
+from .on_access import TYPE_1, TYPE_3, b64, write_files
 from .on_protocol import HEADER_NAMES, SPEAKS, check_packet, headers_of, is_clean, is_told
 from .target import Feed, Target, target
 
@@ -273,7 +277,7 @@ class World:
     PATIENCE = 10.0  # seconds until an answer, or the end of a line, counts as missing
     TIDY_EVERY = 500  # inputs, after which the store is emptied
 
-    def __init__(self, folder: Path, directories: Directories) -> None:
+    def __init__(self, folder: Path, directories: Directories, user: str | None = None) -> None:
         self.store = LocalStore(str(folder / "store"), "process")
         self.server = Server(
             self.store, directories, limits=Limits(linger_time=1.0, stall_time=5.0), tidies=False
@@ -288,7 +292,8 @@ class World:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._address = self._listener.getsockname()
         self.loop.run_until_complete(self.server.front.start([Listener(self._listener, "")]))
-        self._speaker = Speaker(self.server.service)
+        self._speaker = Speaker(self.server.service, user)
+        self._welcome = 200 if user is None else 401
         self._session = ""
         self._fed = 0
 
@@ -338,7 +343,7 @@ class World:
         cut = zlib.crc32(data) % (len(data) + 1)
         check_answers(await self._say([data[:cut], data[cut:]]))
         (status,) = check_answers(await self._say([PING]))
-        assert status == 200
+        assert status == self._welcome
         async with asyncio.timeout(self.PATIENCE):
             while self.server.front.connections.all or self.server.front.connections.answering:
                 await asyncio.sleep(0)
@@ -451,4 +456,61 @@ conversations = Target(
     examples=300,
 )
 
-TARGETS = (heads, names, given_out, conversations)
+
+# The same with a guard before it, and everything a directory can have
+
+
+@contextmanager
+def guarded_world() -> Iterator[Feed]:
+    with folder_in_memory() as folder:
+        (folder / "in").mkdir()
+        guard = read_guard(write_files(folder), str(folder), Throttle(5, 0.0))
+        here = Directory(
+            "/in/",
+            str(folder / "in"),
+            guard=guard,
+            digest="sha-256",
+            name_template=NameTemplate("{user}/{session}/{name}"),
+            sessions_per_user=1_000_000,
+            user_quota=1 << 20,
+            quota=1 << 30,
+            requests_per_second=1e9,
+            read_back="everybody",
+        )
+        server = World(folder, Directories([here]), user="anna")
+        try:
+            yield server.feed
+        finally:
+            server.close()
+
+
+RANGE = b"Content-Range: bytes 0-4/5"
+ANNA = b"Authorization: Basic " + b64(b"anna:secret")
+DIGEST = b"Repr-Digest: sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:"
+guarded = Target(
+    "guarded",
+    (
+        packet(b"Ping", b"/in/a", ANNA) + PING,
+        packet(b"Create-Session", b"/in/a", b"BITS-Supported-Protocols: " + SPEAKS, ANNA)
+        + packet(b"Fragment", b"/in/a", OF_SESSION, RANGE, ANNA, DIGEST, body=b"hello")
+        + packet(b"Close-Session", b"/in/a", OF_SESSION, ANNA),
+        packet(b"Fragment", b"/in/a", OF_SESSION, b"Content-Range: bytes 0-1/5", body=b"he")
+        + packet(b"Fragment", b"/in/a", OF_SESSION, b"Content-Range: bytes 0-1/5", ANNA, body=b"he"),
+        packet(b"Ping", b"/in/a", b"Authorization: NTLM " + b64(TYPE_1))
+        + packet(b"Ping", b"/in/a", b"Authorization: NTLM " + b64(TYPE_3))
+        + PING,
+        request(b"GET /in/a HTTP/1.1", ANNA) + request(b"GET /in/a HTTP/1.1"),
+    ),
+    guarded_world,
+    words=(
+        *HEADER_NAMES,
+        *VERBS,
+        ANNA + b"\r\n",
+        DIGEST + b"\r\n",
+        b"Content-Digest: sha-256=:AAAA:\r\n",
+        SESSION,
+    ),
+    examples=200,
+)
+
+TARGETS = (heads, names, given_out, conversations, guarded)

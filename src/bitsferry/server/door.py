@@ -1,4 +1,4 @@
-"""A listening socket, through which clients come in one after the other."""
+"""A listening socket, through which clients come in a few at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ __all__ = ["Door"]
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+_AT_ONCE = 4  # connections taken in at each turn
 _PAUSE = 1.0  # seconds for which nobody is taken in when the system has no room
 _AT_THE_DOOR = "door"  # where a request has its address, at the turnstile
 
 
 class Door:
-    """Takes in connections, each when it is its turn, and gives it a protocol.
+    """Takes in connections when it is the door's turn, and gives each a protocol.
 
     asyncio's own servers take in as many at once as may wait: a crowd at the door would hold up those inside.
     """
@@ -66,16 +67,19 @@ class Door:
 
     def _take_in(self) -> None:
         try:
-            line, _ = self._socket.accept()
+            for _ in range(_AT_ONCE):
+                self._take_one()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another process was quicker, or the client is gone
+            pass  # that was all; or another process was quicker, or the client is gone
         except OSError as error:
             logger.error(  # noqa: TRY400, the system's word is enough
                 "nobody can be taken in for %g s: %s", _PAUSE, error.strerror or error
             )
             self._loop.remove_reader(self._socket)
             self._loop.call_later(_PAUSE, self._watch)
-            return
+
+    def _take_one(self) -> None:
+        line, _ = self._socket.accept()
         coming = self._loop.create_task(self._seat(line))
         self._coming_in.add(coming)
         coming.add_done_callback(self._coming_in.discard)

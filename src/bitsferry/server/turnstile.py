@@ -48,6 +48,7 @@ class Turnstile:
         self._waiting: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
         self._most = self._left = 1  # how many may go through in this round, and how many still
         self._round: asyncio.Handle | None = None
+        self._paused = False  # before this round
         self._went = -math.inf  # the end of the last round in which somebody went through
         self._moved = -math.inf  # when the last block of a body came in
         self._moving = 0.0  # processor time for bodies in this round
@@ -82,6 +83,7 @@ class Turnstile:
         """All sockets were looked at since the last one."""
         self._round = None
         self._most = self._left = self._allowed()
+        self._paused = False
         while self._waiting and self._left:
             self._left -= 1
             address, queue = self._waiting.popitem(last=False)
@@ -92,13 +94,15 @@ class Turnstile:
         if self._left < self._most:
             self._watch()
         elif self._waiting:
+            self._paused = True
             self._round = self.loop.call_later(_AT_LEAST / 4, self._next_round)
 
     def _allowed(self) -> int:
         now, spent, all_spent = self.loop.time(), self._thread_time(), self._process_time()
         went = self._most - self._left
         requests = max(0.0, spent - self._spent - self._moving)
-        idle = max(0.0, now - self._looked - (all_spent - self._all_spent))
+        # Without a pause the loop never waited: what is missing then, other programs had.
+        idle = max(0.0, now - self._looked - (all_spent - self._all_spent)) if self._paused else 0.0
         earned = self._moving + _OF_IDLE * idle
         share = self._moving / max(now - self._looked, self._moving, 1e-6)
         self._share += (share - self._share) * _LEARNT
