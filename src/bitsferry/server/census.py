@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bitsferry.access.asker import Asker
-from bitsferry.protocol.errors import BitsError, DiskFull, FileTooLarge, OverQuota, TooManySessions
+from bitsferry.protocol.errors import DiskFull, FileTooLarge, OverQuota, TooManySessions
 from bitsferry.protocol.session import Session
 from bitsferry.server.directory import Directories, Directory, Place
 from bitsferry.store.base import Store
@@ -25,6 +25,7 @@ DAY = 24 * 3600.0
 
 _FRESH = 5.0  # seconds a count made for several processes, or of a folder's bytes, may be old
 _RARELY = 20  # what takes long to count is counted less often, by this factor
+_AT_ONCE = 500  # sessions that are read by a thread at once
 _HOUR = 3600  # seconds, after which a user who is over the quota may always ask again
 
 Key = TypeVar("Key")
@@ -263,21 +264,29 @@ class Census:
     async def _uploads(self, directories: Directories) -> AsyncIterator[tuple[str, _Upload]]:
         """What the store knows of uploads that count."""
         day_ago = self._time_of_day() - DAY
-        async for found in self._store.walk():
-            try:
-                session = await self._store.read(found.guid)
-            except BitsError:
-                continue
+        async for guid, session, quiet_since in self._sessions():
             place = directories.place_of_path(session.path)
             if place is None:
                 continue
             upload = _upload(place.directory, session)
             if not session.published:
                 upload = replace(upload, total=session.total or 0)
-            elif upload.lasts and found.quiet_since > day_ago:
-                upload = replace(upload, total=session.total or 0, arrived=found.quiet_since)
+            elif upload.lasts and quiet_since > day_ago:
+                upload = replace(upload, total=session.total or 0, arrived=quiet_since)
             if upload.is_open or upload.arrived is not None:
-                yield session.id, upload
+                yield guid, upload
+
+    async def _sessions(self) -> AsyncIterator[tuple[str, Session, float]]:
+        """All there are, and since when they are quiet; read by the hundred, for there may be a million."""
+        quiet: dict[str, float] = {}
+        async for found in self._store.walk():
+            quiet[found.guid] = found.quiet_since
+            if len(quiet) == _AT_ONCE:
+                for guid, session in (await self._store.read_many(quiet)).items():
+                    yield guid, session, quiet[guid]
+                quiet.clear()
+        for guid, session in (await self._store.read_many(quiet)).items():
+            yield guid, session, quiet[guid]
 
 
 def _upload(directory: Directory, session: Session) -> _Upload:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 
@@ -164,6 +164,10 @@ class Store(ABC):
 
         Raises Busy when another process did not let go within `patience` seconds.
         """
+
+    @abstractmethod
+    async def read_many(self, guids: Iterable[str]) -> dict[str, Session]:
+        """The states of these sessions, without those that are gone or cannot be read."""
 
     @abstractmethod
     def walk(self) -> AsyncIterator[Found]:

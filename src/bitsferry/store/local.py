@@ -9,14 +9,14 @@ import shutil
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Literal
 
 import msgspec
 
-from bitsferry.protocol.errors import Busy, SessionNotFound, StoreFailed
+from bitsferry.protocol.errors import BitsError, Busy, SessionNotFound, StoreFailed
 from bitsferry.protocol.notification import Answer, Dialogue
 from bitsferry.protocol.session import Session
 from bitsferry.store import claims, publishing
@@ -169,6 +169,17 @@ class LocalStore(Store):
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             logger.warning("the state in %s cannot be read (%s); its client will start over", folder, error)
             raise SessionNotFound(f"the server cannot read the upload {guid} any more") from error
+
+    async def read_many(self, guids: Iterable[str]) -> dict[str, Session]:
+        """See Store."""
+        return await in_thread(self._read_many, guids)
+
+    def _read_many(self, guids: Iterable[str]) -> dict[str, Session]:
+        sessions = {}
+        for guid in guids:
+            with suppress(BitsError, OSError):
+                sessions[guid] = self._read(guid)
+        return sessions
 
     async def touch(self, guid: str) -> None:
         """See Store."""
